@@ -17,31 +17,37 @@ from gpucnn.data.images import SUFFIXES, fit_channels, read_image, resized
 from gpucnn.errors import CheckpointError, DataError
 from gpucnn.files import write_atomically
 from gpucnn.surroundings import user_path
-from gpucnn.text import cell, plain
+from gpucnn.text import aligned, cell, plain, reason_of
 
 INVERT = {"never": "leave images unchanged", "auto": "invert images that look inverted", "always": "invert all"}
 COLOURS = {1: "grey", 3: "colour"}
 
 
 def images_of(given: Sequence[Path]) -> list[Path]:
-    """The named images, and those in the named folders and their subfolders, sorted by name.
+    """The named images, and those in the named folders and their subfolders, sorted by name: each once, even if a folder is named twice or
+    within another.
 
-    DataError for a folder that has none.
+    DataError for a folder that has none, or that cannot be read.
     """
-    found: list[Path] = []
+
+    def unreadable(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be read ({reason_of(error)}): check its permissions") from None
+
+    found: dict[str, Path] = {}
     for path in given:
         folder = user_path(path)
-        if not folder.is_dir():
-            found.append(path)
+        if not os.path.isdir(folder):
+            found.setdefault(os.path.abspath(folder), path)
             continue
         inside = []
-        for above, below, names in os.walk(folder):
+        for above, below, names in os.walk(folder, onerror=unreadable):
             below[:] = [name for name in below if not name.startswith(".")]
             inside += [Path(above) / name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
         if not inside:
             raise DataError(f"{path} contains no images: images are {', '.join(SUFFIXES)}")
-        found += sorted(inside)
-    return found
+        for image in sorted(inside):
+            found.setdefault(os.path.abspath(image), image)
+    return list(found.values())
 
 
 class Images:
@@ -116,14 +122,11 @@ def turned(images: np.ndarray[Any, Any], usual: str | None, invert: str = "never
 def lines(paths: Sequence[Path], probabilities: np.ndarray[Any, Any], names: Sequence[str], top: int = 1) -> list[str]:
     """One line per image, with its `top` most probable classes."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    shown = [(plain(path), [plain(names[index]) for index in row]) for path, row in zip(paths, best, strict=True)]
-    width = max(len(words) for words, _ in shown)
-    widths = [max(len(labels[rank]) for _, labels in shown) for rank in range(best.shape[1])]
-    return [
-        f"{words:<{width}}  "
-        + "  ".join(f"{label:<{wide}}  {100 * row[index]:5.1f} %" for label, wide, index in zip(labels, widths, order, strict=True))
-        for (words, labels), row, order in zip(shown, probabilities, best, strict=True)
+    rows = [
+        [plain(path), *(words for index in order for words in (plain(names[index]), f"{100 * row[index]:5.1f} %"))]
+        for path, row, order in zip(paths, probabilities, best, strict=True)
     ]
+    return aligned(rows, right=range(2, len(rows[0]), 2))
 
 
 def write_csv(target: Path, paths: Sequence[Path], probabilities: np.ndarray[Any, Any], names: Sequence[str], top: int = 1) -> None:

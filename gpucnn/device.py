@@ -143,7 +143,10 @@ def why_no_cuda() -> str | None:
     except BaseException as error:  # a broken installation may raise anything, SystemExit too
         if isinstance(error, ImportError) and "cupy" in str(error) and getattr(error, "name", None) in ("cupy", None):
             return f"CuPy is not installed ({install('cuda13')}; for a driver of CUDA 12, {install('cuda12')})"
-        return f"CuPy is installed but does not import ({type(error).__name__}: {first_line(error)}); install it again"
+        # It makes a folder for its kernels when it is imported.
+        folder = isinstance(error, OSError) and error.filename is not None
+        mend = "let CUPY_CACHE_DIR name a folder that can be written to" if folder else "install it again"
+        return f"CuPy is installed but does not import ({type(error).__name__}: {first_line(error)}); {mend}"
     try:
         missing = _why_no_driver(cupy, own)
         capability = (0, 0) if missing else _compute_capability(cupy)

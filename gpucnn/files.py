@@ -69,6 +69,8 @@ def regular_file(path: str | os.PathLike[str], what: str, error: type[GpucnnErro
         raise error(f"{found} is {kind}, not a regular file: {what} was expected; copy its content into a file first")
     if not empty and not status.st_size:
         raise error(f"{found} is empty, and cannot be read as {what}: get a new copy")
+    if not os.access(found, os.R_OK):  # asked here, because libraries that open files say that there is none
+        raise error(f"{found} cannot be read ({os.strerror(errno.EACCES)}): check its permissions")
     return found
 
 
@@ -83,13 +85,15 @@ def exists(path: Path) -> bool:
     return True
 
 
-def check_not_read(target: Path, option: str, read: dict[str, Iterable[str | os.PathLike[str]]]) -> None:
-    """Raises ArgumentError if `target`, which is to be written, is one of the files that are `read`, under whatever name. `option` is what
-    names it; the keys of `read` say what the files are."""
+def check_target(target: Path, option: str, read: dict[str, Iterable[str | os.PathLike[str]]]) -> None:
+    """Raises ArgumentError if `target`, which is to be written, cannot be, or is one of the files that are `read`, under whatever name.
+    `option` is what names it; the keys of `read` say what the files are."""
+    if why := why_not_written(target):
+        raise ArgumentError(f"{option} {target} cannot be written, {why}")
     try:
         there = os.stat(target)
     except OSError:
-        return  # a new file; or writing it says what is wrong
+        return  # a new file
     for what, paths in read.items():
         for path in paths:
             with contextlib.suppress(OSError):  # reading it says what is wrong
@@ -106,6 +110,21 @@ def why_no_folder(path: Path) -> str | None:
     except OSError as problem:
         return _why(problem)
     return None if stat.S_ISDIR(mode) else f"it is {kind_of(mode) or 'a file'}"
+
+
+def why_not_written(path: Path) -> str | None:
+    """Why `writing` could not write `path`, and what to do, for messages; None if nothing is in the way. Writes nothing, so that it can be
+    asked before hours of work: room on the disk is another question."""
+    try:
+        target = _target(path)
+    except OSError as error:
+        return reason_of(error)
+    folder = next(filter(exists, target.parents), target.parent)  # the others will be created
+    if why_no_folder(folder):
+        return f"{folder} is not a folder: name another place"
+    return (
+        None if os.access(folder, os.W_OK | os.X_OK) else f"no file can be made in {folder}: change its permissions, or name another place"
+    )
 
 
 @contextmanager
@@ -203,8 +222,11 @@ def _target(path: Path) -> Path:
         name = shown(str(path)[error.start : error.end])
         why = f"file names here are {sys.getfilesystemencoding()}, which has no {name}: choose another name, or set PYTHONUTF8=1"
         raise OSError(errno.EILSEQ, why, str(path)) from None
+    except NotADirectoryError as error:
+        above = next(filter(exists, path.parents), path.parent)
+        raise OSError(error.errno, f"{above} is not a folder: name another place", str(path)) from None
     except OSError as error:
-        raise OSError(error.errno, _why(error), str(path)) from None
+        raise OSError(error.errno, f"{_why(error)}: name another", str(path)) from None
     kind = kind_of(status.st_mode)
     if kind == "a folder":
         raise IsADirectoryError(errno.EISDIR, "it is a folder: name a file in it", str(path))

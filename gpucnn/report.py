@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.files import write_atomically
-from gpucnn.text import cell, plain, shortened
+from gpucnn.text import aligned, cell, plain, shortened
 
 HEADER = ("class", "images", "right", "recall", "precision", "f1", "most_taken_for", "times")
 
@@ -65,11 +65,7 @@ def lines(classes: Sequence[OfClass]) -> list[str]:
         confused = f"{shortened(plain(one.taken_for), 24)} ({one.times:,})" if one.times else ""
         shares = [f"{100 * share:.1f} %" for share in (one.recall, one.precision, one.f1)]
         rows.append((shortened(plain(one.name), 24), f"{one.images:,}", *shares, confused))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    return [
-        "  ".join([f"{row[0]:<{widths[0]}}", *(f"{row[column]:>{widths[column]}}" for column in range(1, 5)), row[5]]).rstrip()
-        for row in rows
-    ]
+    return aligned(rows, right=range(1, 5))
 
 
 def write(target: Path, classes: Sequence[OfClass]) -> None:

@@ -9,7 +9,7 @@ from gpucnn import notebook
 from gpucnn.diagram import network_picture
 from gpucnn.layers.base import Layer, Shape
 from gpucnn.memory import kept_by_layer, of_step, on_cpu
-from gpucnn.text import bytes_text
+from gpucnn.text import aligned, bytes_text, columns
 
 TITLES = ("layer", "output", "parameters", "multiply-adds", "kept for backward")
 
@@ -45,10 +45,9 @@ def text_of(model: Any, batch_size: int) -> str:
     costs = [part.cost().multiply_adds for layer in model.layers for part in layer.layers]
     total = f"{model.parameter_count:,}", f"{sum(costs) * batch_size:,}", bytes_text(sum(memory.kept) * width)
     rows.append(("total", _shape_text(model.output_shape), *total))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = ["  ".join(f"{text:{'<' if column < 2 else '>'}{widths[column]}}" for column, text in enumerate(row)).rstrip() for row in rows]
+    lines = aligned(rows, right=range(2, 5))
     frozen = sum(parameter.size for parameter in model.parameters.values() if parameter.frozen)
-    rule = "─" * max(map(len, lines))
+    rule = "─" * max(map(columns, lines))
     slots = len(model.optimizer.slots) if model.optimizer else 0
     step = (on_cpu(stages, batch_size) if model.device.kind == "cpu" else memory.peak * batch_size) * model.dtype.itemsize
     return "\n".join(

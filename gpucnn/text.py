@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import reprlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 LONGEST = 500  # characters of a message; one that is longer loses its middle
 _HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, invisible formats (which can turn the direction), half characters, line ends
@@ -70,6 +70,26 @@ def cell(words: object) -> str:
     """Text from outside in a table: on one line, and not a formula, which a spreadsheet would compute."""
     text = plain(words)
     return f"'{text}" if text.lstrip().startswith(FORMULAS) else text
+
+
+def columns(text: str) -> int:
+    """The columns of a terminal that `text` takes: characters of Chinese, Japanese and Korean take two, combining accents none."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # Unicode's tables, which most text does not need
+
+    return cell_len(text)
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Collection[int]) -> list[str]:
+    """The lines of a table on a terminal: its columns two spaces apart, those with the numbers in `right` aligned at their right."""
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        spaces = [" " * (width - columns(text)) for text, width in zip(row, widths, strict=True)]
+        cells = [spaces[index] + text if index in right else text + spaces[index] for index, text in enumerate(row)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def bytes_text(count: float) -> str:

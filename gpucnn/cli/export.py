@@ -9,16 +9,17 @@ import typer
 
 import gpucnn
 from gpucnn import experiment
-from gpucnn.cli.options import ModelFile
+from gpucnn.cli.options import ModelFile, named
 from gpucnn.cli.program import app
 from gpucnn.errors import ArgumentError
+from gpucnn.files import check_target
 from gpucnn.surroundings import say, user_path
 
 
 @app.command(short_help="Write a model as ONNX, for other programs to run.")
 def export(
     model: ModelFile,
-    output: Annotated[Path, typer.Argument(metavar="FILE", help="The .onnx file to write.", show_default=False)],
+    output: Annotated[Path, typer.Argument(parser=named, metavar="FILE", help="The .onnx file to write.", show_default=False)],
     logits: Annotated[bool, typer.Option("--logits", help="Raw outputs instead of probabilities.")] = False,
 ) -> None:
     """Write a model as ONNX, for other programs to run.
@@ -29,6 +30,7 @@ def export(
 
     if output.suffix.lower() != ".onnx":
         raise ArgumentError(f"{output} must end in .onnx, the only format that is written")
+    check_target(user_path(output), "FILE", {})
     network = gpucnn.load(experiment.model_file(model), device="cpu")
     if network.loss is None:
         network.compile()  # the loss knows how raw outputs become probabilities

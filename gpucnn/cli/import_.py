@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from gpucnn.cli.options import whole
+from gpucnn.cli.options import named, whole
 from gpucnn.cli.program import app
 from gpucnn.errors import ArgumentError, DataError
-from gpucnn.files import check_not_read, regular_file
+from gpucnn.files import check_target, regular_file
 from gpucnn.networks import NETWORKS
 from gpucnn.surroundings import complain, say, user_path
 from gpucnn.text import reason_of
@@ -22,8 +22,10 @@ LONGEST = 1 << 24  # bytes of a map of names
 
 @app.command("import", short_help="Convert a model from PyTorch, Keras or ONNX.")
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help=f"{KINDS}.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL", help="The model.safetensors to write.", show_default=False)],
+    file: Annotated[Path, typer.Argument(parser=named, metavar="FILE", help=f"{KINDS}.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", parser=named, metavar="MODEL", help="The model.safetensors to write.", show_default=False)
+    ],
     network: Annotated[
         str | None,
         typer.Option(
@@ -45,7 +47,9 @@ def import_(
     ] = None,
     map_: Annotated[
         Path | None,
-        typer.Option("--map", metavar="FILE", help="A JSON file that maps the file's modules or tensors to layers.", show_default=False),
+        typer.Option(
+            "--map", parser=named, metavar="FILE", help="A JSON file that maps the file's modules or tensors to layers.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Read a model of another library, with its weights, and write it as a gpucnn model.
@@ -57,7 +61,7 @@ def import_(
 
     target = user_path(output)
     read = {"the file that is imported": file, "the map of names": map_, "the model that is the network": network}
-    check_not_read(target, "-o", {what: [path] for what, path in read.items() if path})
+    check_target(target, "-o", {what: [path] for what, path in read.items() if path})
     try:
         model = import_model(file, network=network, classes=classes, input_shape=_sizes(input_), names=_names(map_), device="cpu")
     except NotTakenError as error:

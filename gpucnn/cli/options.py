@@ -14,9 +14,18 @@ from gpucnn.precision import MODES
 
 SETS = datasets.choices_text()
 
+
+def named(text: str) -> Path:
+    """Refuses an empty path, which Path() takes for the current folder: a shell makes one of a variable that is not set."""
+    if not str(text):
+        raise typer.BadParameter("the path is empty: name a file or a folder, or . for the current one")
+    return Path(text)
+
+
 DataDir = Annotated[
     Path | None,
     typer.Option(
+        parser=named,
         metavar="FOLDER",
         help="Folder with the files of a named data set, also for downloads. It must exist, and no other folder is searched.",
         show_default=False,
@@ -32,7 +41,7 @@ Precision = Annotated[
     ),
 ]
 ModelFile = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A model.safetensors that train wrote, or its folder.", show_default=False)
+    Path, typer.Argument(parser=named, metavar="MODEL", help="A model.safetensors that train wrote, or its folder.", show_default=False)
 ]
 Invert = Annotated[
     str,

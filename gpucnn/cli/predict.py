@@ -10,10 +10,10 @@ import typer
 import gpucnn
 from gpucnn import answers, experiment
 from gpucnn.checks import integer, pick
-from gpucnn.cli.options import Device, Invert, ModelFile, Precision, whole
+from gpucnn.cli.options import Device, Invert, ModelFile, Precision, named, whole
 from gpucnn.cli.program import app
 from gpucnn.errors import CheckpointError
-from gpucnn.files import check_not_read
+from gpucnn.files import check_target
 from gpucnn.precision import mode, note_of, using
 from gpucnn.surroundings import say, user_path
 from gpucnn.training.parallel import join
@@ -24,10 +24,14 @@ def predict(
     model: ModelFile,
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE", help="Images in any usual format, .npy files, or folders of them.", show_default=False),
+        typer.Argument(
+            parser=named, metavar="IMAGE", help="Images in any usual format, .npy files, or folders of them.", show_default=False
+        ),
     ],
     top: Annotated[int, typer.Option(parser=whole, metavar="N", help="How many classes to name, the most probable first.")] = 3,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the predictions as a CSV table.", show_default=False)] = None,
+    csv: Annotated[
+        Path | None, typer.Option(parser=named, metavar="FILE", help="Write the predictions as a CSV table.", show_default=False)
+    ] = None,
     invert: Invert = "never",
     precision: Precision = "highest",
     device: Device = "auto",
@@ -44,7 +48,7 @@ def predict(
     model = experiment.model_file(model)
     chosen, table = answers.images_of(images), None if csv is None else user_path(csv)
     if table is not None:
-        check_not_read(table, "--csv", {"the model itself": [model], "one of the images": chosen})
+        check_target(table, "--csv", {"the model itself": [model], "one of the images": chosen})
     network = gpucnn.load(model, device=device)
     # All images are read before the first prediction, so that a bad one at the end is reported at once.
     asked = answers.Images(network.input_shape).read(chosen)

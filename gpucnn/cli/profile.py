@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 
 from gpucnn.cli import together
-from gpucnn.cli.options import whole
+from gpucnn.cli.options import named, whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Status
 from gpucnn.device import NAMES as DEVICES
 from gpucnn.experiment.folder import MODEL
-from gpucnn.files import check_not_read
+from gpucnn.files import check_target
 from gpucnn.networks import NETWORKS
 from gpucnn.precision import MODES, using
 from gpucnn.surroundings import say, started_ranks, user_path
@@ -76,17 +76,24 @@ def profile(
     device: Annotated[
         str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures the CPU's operations.")
     ] = "auto",
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the profile, for --against.", show_default=False)] = None,
+    json: Annotated[
+        Path | None, typer.Option(parser=named, metavar="FILE", help="Write the profile, for --against.", show_default=False)
+    ] = None,
     trace: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a trace for ui.perfetto.dev or chrome://tracing.", show_default=False)
+        Path | None,
+        typer.Option(parser=named, metavar="FILE", help="Write a trace for ui.perfetto.dev or chrome://tracing.", show_default=False),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a page: roofline, timeline, sortable table.", show_default=False)
+        Path | None,
+        typer.Option(parser=named, metavar="FILE", help="Write a page: roofline, timeline, sortable table.", show_default=False),
     ] = None,
     against: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="An earlier profile (--json): print what has become slower, beyond the noise.", show_default=False
+            parser=named,
+            metavar="FILE",
+            help="An earlier profile (--json): print what has become slower, beyond the noise.",
+            show_default=False,
         ),
     ] = None,
     ranks: Annotated[
@@ -124,7 +131,7 @@ def profile(
     outputs.check()
     for option, path in (("--json", outputs.json), ("--trace", outputs.trace), ("--html", outputs.html)):
         if path is not None:
-            check_not_read(path, option, {"the model itself": [model, str(Path(model) / MODEL)]})
+            check_target(path, option, {"the model itself": [model, str(Path(model) / MODEL)]})
     earlier = None if against is None else records.read(user_path(against))
     options = run.Options(model, batch_size, layer, op, shape, compare, device, arch, lineinfo, kernels, ranks, link)
     with using(precision), Status() as status:

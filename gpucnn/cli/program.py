@@ -16,7 +16,7 @@ from gpucnn.cli import together
 from gpucnn.cli.stopping import STOPPED, ending
 from gpucnn.errors import GpucnnError
 from gpucnn.surroundings import complain, flag, say
-from gpucnn.text import message
+from gpucnn.text import message, shortened
 
 app = typer.Typer(
     name="gpucnn",
@@ -51,6 +51,7 @@ def main() -> None:
     if not debug and not sys.warnoptions:
         # NumPy warns of the overflow that leads to NaN; the run then ends with a sentence about that.
         warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.showwarning = _note
     stopped, status, words = "stopped", 0, ""
     try:
         with ending():
@@ -78,6 +79,11 @@ def main() -> None:
     if status:
         together.end(status, lambda who: _print_error(words.replace("gpucnn: ", f"gpucnn: {who}", 1)) if words else None)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _note(message: Warning | str, *where: object, **more: object) -> None:
+    """A warning as a note. Python would add the place in the source, which says nothing to somebody at the command line."""
+    complain(f"note: {shortened(str(message))}")
 
 
 def _print_error(words: str) -> None:

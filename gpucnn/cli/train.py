@@ -10,7 +10,7 @@ import typer
 
 from gpucnn import experiment
 from gpucnn.cli import together
-from gpucnn.cli.options import SETS, DataDir, Device, Precision, number, whole
+from gpucnn.cli.options import SETS, DataDir, Device, Precision, named, number, whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Downloads
 from gpucnn.cli.stopping import say_unless_ended
@@ -74,7 +74,7 @@ def train(
         typer.Option(parser=whole, metavar="N", help="Seed of initial values, order, augmentation, dropout and validation images."),
     ] = DEFAULTS.seed,
     output: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="Where to write; an earlier run there is moved to previous-1 and so on.")
+        Path, typer.Option(parser=named, metavar="FOLDER", help="Where to write; an earlier run there is moved to previous-1 and so on.")
     ] = DEFAULTS.output,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the checkpoint in the output folder, with the options of that run.")

@@ -10,7 +10,7 @@ from gpucnn.checks import integer
 from gpucnn.cli.options import whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Status
-from gpucnn.device import get_device
+from gpucnn.device import get_device, why_no_cuda
 from gpucnn.errors import DeviceError
 from gpucnn.networks import NETWORKS
 from gpucnn.precision import MODES, using
@@ -39,6 +39,8 @@ def tune(
     """
     from gpucnn.profiling import tune as tuning
 
+    if missing := why_no_cuda():
+        raise DeviceError(f"there is no GPU to tune ({missing}): run tune on a machine that has one; a CPU has nothing to choose")
     device = get_device("cuda")
     if device.xp.__name__ == "numpy":
         raise DeviceError("Numba's CUDA simulator is on, and its times mean nothing: run tune on a GPU")

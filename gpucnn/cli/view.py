@@ -14,31 +14,34 @@ import typer
 import gpucnn
 from gpucnn import experiment
 from gpucnn.answers import images_of
-from gpucnn.cli.options import ModelFile
+from gpucnn.cli.options import ModelFile, named
 from gpucnn.cli.program import app
 from gpucnn.errors import CheckpointError
-from gpucnn.files import check_not_read
+from gpucnn.files import check_target
 from gpucnn.layers import LAYERS
 from gpucnn.surroundings import say, user_path
-from gpucnn.text import bytes_text, shown
+from gpucnn.text import bytes_text, listed, shown
 from gpucnn.training.checkpoint import TensorFile
 
 
 @app.command(short_help="Write a page that shows the output of every layer for an image.")
 def view(
     model: ModelFile,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The page.")] = Path("view.html"),
+    output: Annotated[Path, typer.Option("--output", "-o", parser=named, metavar="FILE", help="The page.")] = Path("view.html"),
     images: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
+            parser=named,
             metavar="FOLDER",
-            help="Images to offer on the page. [default: a test image of each class]",
+            help="Images to offer on the page; can be repeated. [default: a test image of each class]",
             show_default=False,
         ),
     ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where the files of MNIST or Fashion-MNIST are; nothing is downloaded.", show_default=False),
+        typer.Option(
+            parser=named, metavar="FOLDER", help="Where the files of MNIST or Fashion-MNIST are; nothing is downloaded.", show_default=False
+        ),
     ] = None,
     dtype: Annotated[
         str, typer.Option(metavar="NAME", help="Type of the weights: float32, or float16 for a page of half the size.")
@@ -53,11 +56,11 @@ def view(
     from gpucnn.viewing import pictures
 
     path, target = experiment.model_file(model), user_path(output)
-    shown_there = [] if images is None else images_of([images])
-    check_not_read(target, "-o", {"the model itself": [path], "one of the images": shown_there})
+    shown_there = images_of(images or [])
+    check_target(target, "-o", {"the model itself": [path], "one of the images": shown_there})
     network = _loaded(path)
-    if images is not None:
-        chosen = pictures.of_folder(network, user_path(images))
+    if images:
+        chosen = pictures.of_files(network, shown_there, listed(images))
     else:
         chosen = pictures.of_training(network, path, None if data_dir is None else user_path(data_dir))
     if chosen.note:

@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +26,28 @@ SPELLINGS = {"train": ("train", "training"), "test": ("test", "testing"), "valid
 LAYOUT = "FOLDER/CLASS/image.png, or FOLDER/train/CLASS/image.png and FOLDER/test/CLASS/image.png"
 
 
+@dataclass
+class Passed:
+    """What was skipped."""
+
+    kinds: list[str] = field(default_factory=list)  # a word for each file
+    deeper: list[Path] = field(default_factory=list)  # folders of images inside a class folder
+
+
 def load(folder: Path, request: Request) -> Dataset:
     """Images of one size in FOLDER/CLASS/, or in FOLDER/train/CLASS/ and FOLDER/test/CLASS/, with an optional FOLDER/val/CLASS/, in any
     usual spelling. A val without a test is used for testing.
 
     In the first layout `test_fraction` of each class is held back for testing, at least one image and never all; which ones
     depends on the seed and the file names alone. Classes are the subfolders' names, sorted. Hidden files are skipped, and
-    so are files that are not images, which the note reports. If one image has three channels, all get three.
+    so are files that are not images and folders inside a class folder, which the note reports. If one image has three channels, all get
+    three.
 
     DataError if there is nothing to learn from, or an image cannot be read or has another size.
     """
     if why := why_no_folder(folder):
         raise DataError(f"{folder} is not a folder of images ({why}): lay it out as {LAYOUT}")
-    passed: list[str] = []
+    passed = Passed()
     parts, validation = parts_of(folder), None
     notes: list[str] = []
     if "train" in parts and len(parts) > 1:
@@ -92,20 +102,21 @@ def parts_of(folder: Path) -> dict[str, Path]:
     return parts
 
 
-def _classes(folder: Path, passed: list[str]) -> dict[str, list[Path]]:
+def _classes(folder: Path, passed: Passed) -> dict[str, list[Path]]:
     """The images of each class folder, sorted by name. Everything else is added to `passed`."""
     try:
         with os.scandir(folder) as entries:
             subfolders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith((".", "__")))
         classes = {name: _images(folder / name, passed) for name in subfolders}
-        loose = _images(folder, [])
+        loose = _images(folder, Passed())
     except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error.strerror}): check its permissions") from error
+        raise DataError(f"{error.filename or folder} cannot be read ({error.strerror}): check its permissions") from error
     if any(classes.values()):
         empty = [name for name, images in classes.items() if not images]
         if empty:
+            _refuse_deeper(folder / empty[0], f"move them to {folder / empty[0]}")
             raise DataError(f"{folder / empty[0]} contains no images ({', '.join(SUFFIXES)}): add some, or remove that class folder")
-        passed += [f"{path.suffix.lower()} beside the class folders" for path in loose]
+        passed.kinds += [f"{path.suffix.lower()} beside the class folders" for path in loose]
         return classes
     for name, other in (("train", "test"), ("test", "train")):
         if name in classes or any(spelt.lower() in SPELLINGS[name] for spelt in classes):
@@ -114,10 +125,33 @@ def _classes(folder: Path, passed: list[str]) -> dict[str, list[Path]]:
             )
     if loose:
         raise DataError(f"{folder} contains images but no class folders: move each image into a subfolder named after its class")
+    for name in classes:
+        inside = folder / name
+        _refuse_deeper(inside, f"name the folder {inside}" if len(classes) == 1 else f"move the images of {name} to {inside}")
     raise DataError(f"{folder} contains no images: lay it out as {LAYOUT}")
 
 
-def _images(folder: Path, passed: list[str]) -> list[Path]:
+def _refuse_deeper(folder: Path, mend: str) -> None:
+    """DataError if a class folder without images has some in a folder of its own."""
+    image = _first_below(folder)
+    if image is not None:
+        raise DataError(
+            f"{folder} contains no images, only folders of them ({image}), expected the images of a class in {folder.parent}/CLASS itself: "
+            f"{mend}"
+        )
+
+
+def _first_below(folder: Path) -> Path | None:
+    """An image in a folder or its subfolders."""
+    for above, below, names in os.walk(folder):
+        below[:] = sorted(name for name in below if not name.startswith((".", "__")))
+        found = [name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+        if found:
+            return Path(above) / min(found)
+    return None
+
+
+def _images(folder: Path, passed: Passed) -> list[Path]:
     names = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -125,8 +159,10 @@ def _images(folder: Path, passed: list[str]) -> list[Path]:
                 continue
             if entry.is_file() and entry.name.lower().endswith(SUFFIXES):
                 names.append(entry.name)
+            elif entry.is_dir() and not entry.name.startswith("__") and _first_below(folder / entry.name):
+                passed.deeper.append(folder / entry.name)
             else:
-                passed.append(_kind(entry))
+                passed.kinds.append(_kind(entry))
     return [folder / name for name in sorted(names)]
 
 
@@ -139,13 +175,19 @@ def _kind(entry: os.DirEntry[str]) -> str:
     return kind or Path(entry.name).suffix.lower() or "without an ending"
 
 
-def _note(folder: Path, passed: list[str]) -> list[str]:
-    """A note about the files that were skipped."""
-    if not passed:
-        return []
-    kinds = listed([f"{count} {kind}" for kind, count in Counter(passed).most_common()], 6)
-    files = "1 file" if len(passed) == 1 else f"{len(passed):,} files"
-    return [message(f"{files} in {folder} {'was' if len(passed) == 1 else 'were'} skipped ({kinds}): images are {', '.join(SUFFIXES)}")]
+def _note(folder: Path, passed: Passed) -> list[str]:
+    """Notes about the files and folders that were skipped."""
+    notes = []
+    if passed.deeper:
+        first, more = min(passed.deeper), len(passed.deeper) - 1
+        others = f" and {more:,} more {'folder' if more == 1 else 'folders'}" if more else ""
+        mend = f"move them to {first.parent} if they belong to that class"
+        notes.append(message(f"the images in {first}{others} were skipped, a folder deeper than {folder}/CLASS/image.png: {mend}"))
+    if count := len(passed.kinds):
+        kinds = listed([f"{count} {kind}" for kind, count in Counter(passed.kinds).most_common()], 6)
+        files = "1 file" if count == 1 else f"{count:,} files"
+        notes.append(message(f"{files} in {folder} {'was' if count == 1 else 'were'} skipped ({kinds}): images are {', '.join(SUFFIXES)}"))
+    return notes
 
 
 def _split(classes: dict[str, list[Path]], folder: Path, fraction: float, seed: int) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:

@@ -63,14 +63,14 @@ def has_labels(path: Path) -> bool:
 
 
 def _first_row(line: bytes) -> tuple[list[str], bool]:
-    """The cells of the first row in lower case, and whether they are column names."""
+    """The cells of the first row in lower case, and whether they are column names; empty cells are numbers that are missing."""
     text = line.decode("utf-8-sig", "replace")
     try:
         found = next(csv.reader([text]), []) or [""]
     except csv.Error:
         found = text.split(",")
     cells = [cell.strip().strip('"').lower() for cell in found]
-    return cells, not all(_number(cell) for cell in cells[1:])
+    return cells, not all(not cell or _number(cell) for cell in cells[1:])
 
 
 def _label_column(cells: list[str], header: bool) -> int | None:

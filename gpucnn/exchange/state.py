@@ -39,7 +39,8 @@ class Module:
 
     def __str__(self) -> str:
         shapes = dict(self.shapes)
-        return f"{plain(self.name)} {shapes.get('weight', self.shapes[0][1])}"
+        name = self.name or self.shapes[0][0]  # a tensor that belongs to no module
+        return f"{plain(name)} {shapes.get('weight', self.shapes[0][1])}"
 
 
 def import_state(path: str | Path, model: Sequential, names: Mapping[str, str] | None = None) -> dict[str, str]:

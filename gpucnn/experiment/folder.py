@@ -13,7 +13,7 @@ from gpucnn.data.dataset import DATASETS
 from gpucnn.data.image_folder import parts_of
 from gpucnn.errors import DataError
 from gpucnn.experiment.card import CARD, is_ours
-from gpucnn.files import clear_leftovers
+from gpucnn.files import clear_leftovers, exists
 from gpucnn.model import Sequential
 from gpucnn.surroundings import user_path
 from gpucnn.text import bytes_text
@@ -38,7 +38,7 @@ class StoppedError(Exception):
 @contextlib.contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
     """Creates the folder, and removes it again if nothing was written to it."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = [path for path in (folder, *folder.parents) if not exists(path)]
     try:
         check_writable(folder, 1)
         yield
@@ -70,7 +70,7 @@ def check_apart(output: Path, dataset: str) -> None:
     if dataset in DATASETS:
         return
     folder = user_path(dataset)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return
     split = parts_of(folder)
     for images in split.values() if "train" in split and len(split) > 1 else [folder]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gpucnn.data.dataset import DATASETS
 from gpucnn.errors import CheckpointError
 from gpucnn.experiment.folder import CHECKPOINT, MODEL
 from gpucnn.experiment.options import noted_folder, run_notes
+from gpucnn.files import exists
 from gpucnn.model import Sequential
 from gpucnn.surroundings import user_path
 from gpucnn.text import shown
@@ -26,7 +28,7 @@ def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
     """
     notes: dict[str, Any] = {}
     checkpoint, why = path.parent / CHECKPOINT, "there is no run beside it that says where that is"
-    if checkpoint.is_file():
+    if os.path.isfile(checkpoint):
         try:
             notes = run_notes(checkpoint)
         except CheckpointError as error:
@@ -43,10 +45,10 @@ def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
 def model_file(path: Path) -> Path:
     """The file of a named model, or of the model in the folder of a named run. CheckpointError for a folder without one."""
     path = user_path(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return path
-    if not (path / MODEL).exists():
-        begun = (path / CHECKPOINT).exists()
+    if not exists(path / MODEL):
+        begun = exists(path / CHECKPOINT)
         why = "its run is not complete: continue it with gpucnn train --resume" if begun else "there is no run"
         raise CheckpointError(f"{path} is a folder without {MODEL} ({why}): name a model, or the folder of a run")
     return path / MODEL
@@ -64,7 +66,10 @@ def class_names(network: Sequential, path: Path) -> list[str] | None:
     if names is None:
         return None
     if not isinstance(names, list) or [str(name) for name in names] != names or len(names) != network.output_shape[0]:
-        raise CheckpointError(f"{path} has {network.output_shape[0]} outputs and names another number of classes: train it again")
+        raise CheckpointError(
+            f"{path} has {network.output_shape[0]} outputs and the class names {shown(names)}, expected a list of as many strings: "
+            "train it again, or set model.metadata['class_names'] and save it"
+        )
     return names
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gpucnn.checks import integer
 from gpucnn.device import Device, get_device, why_no_cuda, why_not_auto
-from gpucnn.errors import DataError, DeviceError, GpucnnError
+from gpucnn.errors import DataError, DeviceError
+from gpucnn.files import why_not_written
 from gpucnn.profiling import ranks, records
 from gpucnn.profiling.chip import bounds, chips
 from gpucnn.profiling.chip.links import LINKS
@@ -68,13 +69,10 @@ class Outputs:
         if len(set(paths)) < len(paths):
             raise DataError(f"two of the files that are to be written are {max(paths, key=paths.count)}: name another for one of them")
         for path in paths:
-            try:
-                if path.is_dir():
-                    raise DataError(f"{path} is a folder: name a file in it")
-                if not path.parent.is_dir():
-                    raise DataError(f"{path} cannot be written: there is no folder {path.parent}; make it first, or choose another")
-            except (OSError, ValueError) as error:  # a name that is too long, a NUL character
-                raise error if isinstance(error, GpucnnError) else DataError(f"{str(path)!r} is not a usable path ({error})") from None
+            if why := why_not_written(path):
+                raise DataError(f"{path} cannot be written, {why}")
+            if not path.parent.is_dir():
+                raise DataError(f"{path} cannot be written: there is no folder {path.parent}; make it first, or choose another")
 
     def write(self, profile: Profile) -> list[Path]:
         """Writes all of them, each whole or not at all, and returns their paths."""

@@ -21,6 +21,7 @@ from gpucnn.profiling.what.launches import CUT
 from gpucnn.profiling.what.observe import Call, Observer
 from gpucnn.profiling.what.operations import OPERATIONS
 from gpucnn.profiling.what.workload import Workload, of_model
+from gpucnn.text import aligned
 from gpucnn_kernels.choose import select, tuned
 from gpucnn_kernels.choose.select import Choice
 from gpucnn_kernels.core.launch import Launch, recording
@@ -175,12 +176,7 @@ def lines(results: Sequence[Result]) -> list[str]:
         cuts = result.problem.cuts
         numbers = _words(rules, cuts), f"{1e6 * first.median:.1f}", _words(best, cuts), f"{1e6 * time.median:.1f}", gain
         rows.append((result.problem.operation, *numbers, result.problem.shape))
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    right = (2, 4, 5)
-    return [
-        "  ".join([f"{cell:{'>' if column in right else '<'}{widths[column]}}" for column, cell in enumerate(row[:6])] + [row[6]])
-        for row in rows
-    ]
+    return aligned(rows, right=(2, 4, 5))
 
 
 def _words(choice: Choice, cuts: bool) -> str:

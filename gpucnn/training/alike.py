@@ -65,7 +65,11 @@ def difference(name: str, there: Any, here: Any, hosts: tuple[str, str] = ("ther
         for index, (one, other) in enumerate(zip(there, here, strict=True)):
             if one != other:
                 return difference(name, one, other, hosts, f"{path}[{index}]" if path else _place(name, index, len(here)))
-    return f"{path or 'which'} is {shown(there)} {hosts[0]} and {shown(here)} {hosts[1]}"
+    one, other = shown(there), shown(here)
+    if one == other and isinstance(there, list) and isinstance(here, list):  # what differs was left out as too long
+        parts = "layers" if name == "layers" and not path else "parts"
+        return f"{path or 'which'} has {len(there)} {parts} {hosts[0]} and {len(here)} {hosts[1]}"
+    return f"{path or 'which'} is {one} {hosts[0]} and {other} {hosts[1]}"
 
 
 def _place(name: str, index: int, count: int) -> str:

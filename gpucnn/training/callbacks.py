@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gpucnn.checks import flag, integer, pick, positive
 from gpucnn.device import to_numpy
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError
-from gpucnn.files import append
+from gpucnn.files import append, why_not_written
 from gpucnn.metrics import METRICS
 from gpucnn.surroundings import user_path
+from gpucnn.text import shown
+from gpucnn.training.checkpoint import as_json
 from gpucnn.training.history import History
 from gpucnn.training.progress import Progress
 from gpucnn.training.rows import Row, checksum, lines, returns
@@ -106,7 +108,9 @@ class Checkpoint(Callback):
     def __init__(self, path: str | Path, every: int = 200, *, notes: Mapping[str, Any] | None = None) -> None:
         self.path = user_path(path)
         self.every = integer(every, "every", 1)
-        self.notes = dict(notes or {})  # stored in the file for the calling program
+        if not isinstance(notes, Mapping | None):
+            raise TypeError(f"notes must be a dict, got {shown(notes)}")
+        self.notes = as_json(notes or {}, "notes")  # stored in the file for the calling program
         self.save: Any = None  # set by the loop, which knows what a run consists of
         self._log = CSVLog(f"{self.path}.history.csv")
 
@@ -130,6 +134,21 @@ class Checkpoint(Callback):
 
     def on_train_end(self, run: Run) -> None:
         self.save(self.path)
+
+
+def check_files(callbacks: Sequence[Callback]) -> None:
+    """ArgumentError if a callback will not be able to write its file, or if a log shares its file with another callback: said before the
+    first step, and not after an epoch."""
+    taken: dict[str, Callback] = {}
+    for callback in callbacks:
+        if not isinstance(callback, Checkpoint | CSVLog):
+            continue
+        name = type(callback).__name__
+        if why := why_not_written(callback.path):
+            raise ArgumentError(f"{name}({str(callback.path)!r}) cannot write its file, {why}")
+        other = taken.setdefault(os.path.realpath(callback.path), callback)
+        if other is not callback and CSVLog in (type(other), type(callback)):
+            raise ArgumentError(f"{type(other).__name__} and {name} both write {callback.path}: name another file for one of them")
 
 
 def _direction(monitor: object) -> int:

@@ -30,7 +30,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Any], description: Mapp
         if not np.isfinite(array).all():
             raise CheckpointError(f"{path} was not written: {name!r} contains NaN or infinity; lower the learning rate")
     try:
-        text = json.dumps({"version": VERSION, "description": _plain(dict(description), "")})
+        text = json.dumps({"version": VERSION, "description": as_json(dict(description), "")})
     except (TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} was not written: {reason_of(error)}") from None
     if len(text) > LONGEST:
@@ -142,17 +142,17 @@ def _description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     return description
 
 
-def _plain(value: Any, path: str) -> Any:
+def as_json(value: Any, path: str) -> Any:
     """`value` as it comes back from JSON: NumPy numbers and arrays as Python's, tuples as lists. TypeError names anything else."""
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"{path or 'the description'} has the key {shown(key)}, and JSON has strings only for keys")
-        return {str(key): _plain(item, f"{path}.{key}" if path else key) for key, item in value.items()}
+        return {str(key): as_json(item, f"{path}.{key}" if path else key) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        return [as_json(item, f"{path}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "biufU":
-        return _plain(value.tolist(), path)
+        return as_json(value.tolist(), path)
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise TypeError(f"{path} is {shown(value)}, which JSON cannot represent: give numbers, strings, lists and dicts of them")

@@ -14,7 +14,7 @@ from gpucnn.checks import integer, proportion
 from gpucnn.data.augment import augmentation
 from gpucnn.data.batches import Batches
 from gpucnn.data.stream import Stream, gathered, is_stream
-from gpucnn.errors import ArgumentError
+from gpucnn.errors import ArgumentError, DataError
 from gpucnn.losses import Loss
 from gpucnn.text import shown
 from gpucnn.training.callbacks import Callback, Progress
@@ -54,7 +54,7 @@ def example_shape(x: Any) -> tuple[int, ...]:
 
 def batches_of(model: Any, loss: Loss, x: Any, y: Any, given: Given) -> tuple[Loss, Any, Checked | None]:
     """(loss, batches, validation data) for a built model and its loss."""
-    validation = None if given.validation_data is None else model.checked(*pair(given.validation_data, "validation_data"))
+    validation = None if given.validation_data is None else _checked(model, given.validation_data)
     if isinstance(x, Stream):
         x.prepared, x.dtype = model.checked, model.dtype
         return loss, x, validation
@@ -65,7 +65,9 @@ def batches_of(model: Any, loss: Loss, x: Any, y: Any, given: Given) -> tuple[Lo
             raise ArgumentError("validation_data and validation_split mean the same: give only one")
         cut = len(images) - round(len(images) * proportion(given.validation_split, "validation_split"))
         if not 0 < cut < len(images):
-            raise ArgumentError(f"validation_split {given.validation_split} of {len(images)} examples leaves none on one side")
+            raise ArgumentError(
+                f"validation_split {given.validation_split} of {len(images)} examples leaves none on one side: choose one nearer to 0.5"
+            )
         validation, images, labels = (images[cut:], labels[cut:]), images[:cut], labels[:cut]
         weights = None if weights is None else weights[:cut]
     loss, labels = weighted(loss, labels, weights)
@@ -75,6 +77,15 @@ def batches_of(model: Any, loss: Loss, x: Any, y: Any, given: Given) -> tuple[Lo
         Batches(images, labels, given.batch_size, shuffle=given.shuffle, seed=given.seed, augment=augment, dtype=model.dtype),
         validation,
     )
+
+
+def _checked(model: Any, validation_data: Any) -> Checked:
+    """The data for validation; an error about them says that it is not about those for training."""
+    x, y = pair(validation_data, "validation_data")
+    try:
+        return model.checked(x, y)  # type: ignore[no-any-return]
+    except (ArgumentError, DataError) as error:
+        raise type(error)(f"validation_data: {error}") from None
 
 
 def weighted(loss: Loss, labels: NDArray[Any], weights: NDArray[Any] | None) -> tuple[Loss, NDArray[Any]]:

@@ -17,7 +17,7 @@ from gpucnn.optimizers import Optimizer
 from gpucnn.surroundings import user_path
 from gpucnn.training import resuming
 from gpucnn.training.alike import same
-from gpucnn.training.callbacks import Callback, Checkpoint, History, Progress, Run
+from gpucnn.training.callbacks import Callback, Checkpoint, History, Progress, Run, check_files
 from gpucnn.training.communicator import Communicator
 from gpucnn.training.feed import Feed, feed_for
 from gpucnn.training.progress import shown_unasked
@@ -81,6 +81,7 @@ def fit(
     if complete:
         model.epochs_begun = run.first_epoch + run.epoch
         return run.history
+    once(lambda: check_files(callbacks))
     step = TrainingStep(model, loss, optimizer, team=team)
     feed = feed_for(step.graphs, batches, None if team is None else team.part)
     try:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn import experiment
-from gpucnn.answers import images_of
 from gpucnn.data import files_of, load_dataset, read_image
 from gpucnn.data.dataset import DATASETS, Dataset
 from gpucnn.data.images import resized
@@ -58,9 +57,8 @@ def of_dataset(model: Sequential, dataset: Dataset) -> Pictures:
     return Pictures(images, [plain(dataset.class_names[name]) for name, _ in chosen], plain(f"test images of {dataset.name}"), more)
 
 
-def of_folder(model: Sequential, folder: Path) -> Pictures:
-    """The images in a folder and its subfolders, sorted by name and resized as the training images were."""
-    files = images_of([folder])
+def of_files(model: Sequential, files: Sequence[Path], source: str) -> Pictures:
+    """The images in these files, resized as the training images were."""
     note = f"the first {MOST} of {len(files)} images" if len(files) > MOST else ""
     size, loaded = experiment.taken_size(model), []
     for path in files[:MOST]:
@@ -68,7 +66,7 @@ def of_folder(model: Sequential, folder: Path) -> Pictures:
         if size is not None:
             image = resized(image, size)
         loaded.append(experiment.fit_to(model, image, str(path)))
-    return Pictures(np.stack(loaded), [plain(path.name) for path in files[:MOST]], plain(folder), note)
+    return Pictures(np.stack(loaded), [plain(path.name) for path in files[:MOST]], plain(source), note)
 
 
 def of_training(model: Sequential, path: Path, data_dir: Path | None = None) -> Pictures:

@@ -56,6 +56,11 @@ ARGUMENTS = [
     ((*TRAIN, "--dataset", "mnist", "--data-dir", "a-file"), ["a-file is a file, expected a folder"]),
     (("train", "--dataset", "digits", "--output", "a-file"), ["a-file cannot be written to (it is a file)", "--output"]),
     (("train", "--dataset", "digits", "--output", "a-file/run"), ["a-file/run cannot be written to", "--output"]),
+    (("train", "--dataset", "digits", "--output", "x" * 300), ["cannot be written to (", "too long", "--output"]),
+    (("train", "--dataset", "digits", "--output", ""), ["'--output': the path is empty: name a file or a folder"]),
+    ((*TRAIN, "--data-dir", ""), ["'--data-dir': the path is empty"]),
+    (("predict", "a-file", ""), ["the path is empty"]),
+    (("evaluate", ""), ["the path is empty"]),
     (("evaluate", "none.safetensors"), ["none.safetensors does not exist"]),
     (("evaluate", "."), ["is a folder"]),
     (("evaluate", "a-file"), ["a-file is not a safetensors file, or was cut short"]),
@@ -70,6 +75,20 @@ def test_bad_arguments(gpucnn, arguments, pieces):
     for piece in pieces:
         assert piece in sentence
     assert [path.name for path in Path().iterdir()] == ["a-file"]
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_read(gpucnn):
+    """The files that are named do not exist, which would be said next."""
+    Path("a-file").write_text("nothing of use")
+    for option, command in (
+        ("--csv", ("predict", "none.safetensors", "x.png", "--csv", "a-file/t.csv")),
+        ("FILE", ("export", "none.safetensors", "a-file/t.onnx")),
+        ("-o", ("import", "none.onnx", "-o", "a-file/t.safetensors")),
+        ("-o", ("view", "none.safetensors", "-o", "a-file/t.html")),
+    ):
+        written = next(argument for argument in command if argument.startswith("a-file/"))
+        assert f"{option} {written} cannot be written, a-file is not a folder: name another place" in gpucnn(*command).sentence
+    assert "--csv . cannot be written, it is a folder: name a file in it" in gpucnn("predict", "none", "x", "--csv", ".").sentence
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no /proc")
@@ -279,7 +298,8 @@ def test_class_names_that_do_not_fit_the_model(gpucnn, folder, command, names):
     model = made("odd.safetensors", gc.Flatten(), gc.Dense(2), names=names)
     png("x.png")
     more = ["x.png"] if command == "predict" else ["--dataset", folder]
-    assert "has 2 outputs and names another number of classes" in gpucnn(command, model, *more, "--device", "cpu").sentence
+    sentence = gpucnn(command, model, *more, "--device", "cpu").sentence
+    assert f"has 2 outputs and the class names {names!r}, expected a list of as many strings: train it again, or set" in sentence
 
 
 @pytest.mark.parametrize("layers", [(gc.Flatten(), gc.Dense(1)), (gc.Conv2D(2, 3),)], ids=["one output", "maps"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,42 @@ def test_sizes_and_colours(gpucnn, model):
     assert notes[0] == "note: 2 images (set/colour.png, 12×12 in colour) were resized to 6×6 in grey, the input size of the model"
     assert [line.partition(".png")[0] for line in notes[1:]] == ["set/as it is", "set/colour", "set/small"]
     assert "note" not in gpucnn("predict", model, "same.png", "--device", "cpu").out
+
+
+def test_a_folder_that_cannot_be_read_is_not_called_empty(gpucnn, model, monkeypatch):
+    picture("set/a/1.png")
+    picture("set/b/2.png")
+    scan = os.scandir
+
+    def closed(path):
+        if Path(path).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)  # permissions do not bind root
+    for folder in ("set", "set/b"):
+        assert "set/b cannot be read (Permission denied): check its permissions" in gpucnn("predict", model, folder).sentence
+
+
+def test_what_is_in_a_closed_folder_is_said_to_be_closed(gpucnn, model, monkeypatch):
+    original = os.stat
+
+    def closed(path, *given, **named):
+        if str(path).startswith("closed/"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, *given, **named)
+
+    Path("closed").mkdir()
+    monkeypatch.setattr(os, "stat", closed)
+    for command in (("predict", model, "closed/1.png"), ("predict", "closed", "x.png"), ("evaluate", "closed/m.safetensors")):
+        assert re.search(r"closed/\S+ cannot be read \(Permission denied\): check the path of a", gpucnn(*command).sentence)
+
+
+def test_an_image_that_is_named_twice_is_predicted_once(gpucnn, model):
+    inside, outside = picture("set/a/1.png"), picture("set/2.png")
+    result = gpucnn("predict", model, inside, "set", "set/a", "set/../set", inside.absolute(), "--device", "cpu", "--csv", "out.csv")
+    assert result.status == 0 and [line.split()[0] for line in result.out.splitlines()[:-1]] == [str(inside), str(outside)]
+    assert len(Path("out.csv").read_text().splitlines()) == 3
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no file name has a line end there")

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -293,6 +294,14 @@ def test_resume_of_a_finished_run_has_nothing_to_do(gpucnn, options, whole):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_a_lost_history_is_a_note_and_no_line_of_source(gpucnn, options, whole):
+    shutil.copytree(whole, "run")
+    Path("run/history.csv").unlink()
+    longer = gpucnn(*options, "--output", "run", "--resume", "--epochs", 4)
+    assert longer.status == 0 and len(longer.err.splitlines()) == 1, longer.err
+    assert longer.err.startswith("note: the history continues without its first epochs: run/history.csv")
+
+
 def test_a_second_run_sets_the_first_aside(gpucnn, folder):
     command = ("train", "--dataset", folder, *SHORT, "--output", "run", "--epochs", 1)
     models = []

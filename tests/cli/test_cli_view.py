@@ -40,7 +40,7 @@ def described(page: Path) -> Any:
 
 
 def folder_of_images(folder: Path, count: int, size: int = 6) -> Path:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for number in range(count):
         np.save(folder / f"{number:02d}.npy", np.full((size, size), number, np.uint8))
     return folder
@@ -77,6 +77,15 @@ def test_forty_images_at_the_most(model: Path, tmp_path: Path) -> None:
     status, out = run("view", model, "--images", folder_of_images(tmp_path / "many", 43), "--no-open", "-o", tmp_path / "page.html")
     assert status == 0 and "note: the first 40 of 43 images" in out
     assert len(described(tmp_path / "page.html")["titles"]) == 40
+
+
+def test_each_image_once_of_folders_named_twice_or_within_each_other(model: Path, tmp_path: Path) -> None:
+    folder_of_images(tmp_path / "set" / "a", 2)
+    folder_of_images(tmp_path / "set" / "b", 1)
+    for folders in (("set", "set"), ("set", "set/b"), ("set/a", "set/../set"), ("set/a", "set/b")):
+        command = [word for name in folders for word in ("--images", tmp_path / name)]
+        status, out = run("view", model, *command, "--no-open", "-o", tmp_path / "page.html")
+        assert status == 0 and len(described(tmp_path / "page.html")["titles"]) == 3, (folders, out)
 
 
 def test_what_is_refused(model: Path, tmp_path: Path) -> None:

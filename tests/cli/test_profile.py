@@ -112,9 +112,10 @@ def test_an_earlier_profile_is_compared_with(gpucnn: Command) -> None:
         (("--device", "cpu", "--lineinfo"), "--lineinfo is about the kernels on a GPU"),
         (("--device", "cpu", "--json", "gone/p.json"), "there is no folder gone"),
         (("--device", "cpu", "--html", "."), "is a folder"),
+        (("--device", "cpu", "--html", f"{__file__}/p.html"), "test_profile.py is not a folder: name another place"),
         (("--device", "cpu", "--html", "same", "--json", "same"), "two of the files that are to be written are same"),
         (("--arch", "H100", "--op", "relu", "--shape", "100000,100000"), "use a smaller batch"),
-        (("--device", "cpu", "--trace", "x" * 300), "x"),
+        (("--device", "cpu", "--trace", "x" * 300), "too long: name another"),
         (("--device", "cpu", "--against", "gone.json"), "gone.json does not exist"),
     ],
 )

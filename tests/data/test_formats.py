@@ -230,6 +230,13 @@ def test_a_test_table_without_labels_is_passed_over(tmp_path: Path) -> None:
     refused(tmp_path / "test.csv", "no label column")
 
 
+def test_a_number_that_is_missing_in_the_first_row_makes_no_header_of_it(tmp_path: Path) -> None:
+    path = csv(tmp_path / "set.csv", header=None)
+    cells = path.read_text().split(",")
+    path.write_text(",".join([cells[0], "", *cells[2:]]))
+    refused(path, "line 1, column 2: '' is no number")
+
+
 def test_labels_may_be_words_and_stand_anywhere(tmp_path: Path) -> None:
     words = np.array(["cat", "dog", "emu"])[TRAIN_LABELS]
     data = load_dataset(csv(tmp_path / "set.csv", labels=words))

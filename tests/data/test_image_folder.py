@@ -1,6 +1,9 @@
 """A folder of images: classes from subfolders, and a split that depends on nothing but the names and the seed."""
 
+import errno
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,6 +83,20 @@ def test_what_is_passed_over(tmp_path):
     assert len(load_dataset(tmp_path).train_images) == 16
 
 
+def test_images_a_folder_too_deep_are_skipped_and_that_is_said(tmp_path):
+    fill(tmp_path)
+    grey(tmp_path / "cat" / "more" / "0.png")
+    data = load_dataset(tmp_path)
+    assert len(data.train_images) + len(data.test_images) == 20
+    said = f"the images in {tmp_path / 'cat' / 'more'} were skipped, a folder deeper than {tmp_path}/CLASS/image.png: move them to "
+    assert data.note == f"{said}{tmp_path / 'cat'} if they belong to that class"
+    grey(tmp_path / "dog" / "a" / "b" / "0.png")
+    (tmp_path / "dog" / "empty").mkdir()
+    (tmp_path / "dog" / "__MACOSX").mkdir()
+    note = load_dataset(tmp_path).note
+    assert "more and 1 more folder were skipped" in note and "2 files in" in note and "2 a folder" in note
+
+
 def test_one_colour_image_makes_all_of_them_colour(tmp_path):
     fill(tmp_path)
     Image.new("RGB", (4, 3), (1, 2, 3)).save(tmp_path / "dog" / "0.png")
@@ -120,6 +137,31 @@ def test_nothing_to_learn_from(tmp_path):
     assert str(tmp_path / "dog") in refused(tmp_path, "contains no images")
     grey(tmp_path / "dog" / "0.png")
     refused(tmp_path, "contains one image")
+
+
+def test_a_class_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    fill(tmp_path)
+    scan = os.scandir
+
+    def closed(path):
+        if Path(path).name == "dog":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)  # permissions do not bind root
+    refused(tmp_path, "dog cannot be read .Permission denied.: check its permissions")
+
+
+def test_images_that_are_all_a_folder_too_deep(tmp_path):
+    inside = fill(tmp_path / "unpacked" / "pets")
+    assert refused(tmp_path / "unpacked", "contains no images, only folders of them").endswith(f"itself: name the folder {inside}")
+    deep = tmp_path / "deep"
+    for name in ("cat", "dog"):
+        fill(deep / name, ("more",))
+    said = refused(deep, r"contains no images, only folders of them \(.*0.png\), expected the images of a class in .*CLASS itself")
+    assert said.endswith(f"move the images of cat to {deep / 'cat'}")
+    fill(deep, ("cow",))
+    assert refused(deep, "cat contains no images, only").endswith(f"move them to {deep / 'cat'}")
 
 
 def test_splits_that_do_not_fit(tmp_path):

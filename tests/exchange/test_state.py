@@ -218,7 +218,10 @@ def test_what_does_not_fit_is_named_and_nothing_is_taken(tmp_path: Path) -> None
         (state(a1__weight=(2, 2, 3, 3), a2__weight=(2, 2, 5, 5)), r"conv2d_2 \(2, 2, 3, 3\) is where the file has a2 \(2, 2, 5, 5\)"),
         (state(a1__weight=(2, 2, 3, 3), a2__weight=(2, 2, 3, 3), fc__weight=(3, 4)), "0 dense layer modules and the file 1"),
         (state(a1__weight=(2, 2, 3, 3), a2__weight=(2, 2, 3, 3), a2__bias=(2,)), "conv2d_2 .* is where the file has a2"),
-        (state(a1__weight=(2, 2, 3, 3), a2__weight=(2, 2, 3, 3), scale=()), "0 other layer modules and the file 1"),
+        (
+            state(a1__weight=(2, 2, 3, 3), a2__weight=(2, 2, 3, 3), scale=()),
+            "0 other layer modules and the file 1: here none, there scale ()",
+        ),
     )
     for tensors, words in cases:
         save_file(tensors, path)

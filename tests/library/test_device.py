@@ -124,6 +124,7 @@ def test_broken_surroundings_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> 
         "raise OSError('libx.so: cannot open')",
         "raise RuntimeError('x')",
         "raise ImportError('libcudart.so.13: cannot open shared object file')",
+        "raise PermissionError(13, 'Permission denied', '/home/me/.cupy')",
         "raise SystemExit(3)",
         "import sys; sys.exit('no')",
         "class Odd(BaseException): pass\nraise Odd",
@@ -147,6 +148,7 @@ def test_a_cupy_whose_import_raises_anything_at_all(line: str, tmp_path: Path) -
     kind, sentence = done.stdout.splitlines()
     assert kind == "cpu" and sentence.startswith('device "cuda" cannot be used: ') and len(sentence) <= 500
     assert f"CuPy is installed but does not {'import' if line not in ('', 'cuda = None') else 'work'}" in sentence
+    assert ("let CUPY_CACHE_DIR name a folder that can be written to" in sentence) == ("PermissionError" in line)
 
 
 @pytest.mark.parametrize(

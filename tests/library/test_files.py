@@ -139,6 +139,15 @@ def test_links_that_lead_back_to_themselves_say_so(name: str, opened: Path) -> N
         WRITES[name]("a")
 
 
+@pytest.mark.parametrize("name", WRITES)
+def test_a_place_in_a_file_and_a_name_too_long_are_no_places_to_write(name: str, opened: Path) -> None:
+    Path("file").write_text("")
+    for path, words in (("file/a", "file is not a folder: name another place"), ("x" * 256, "name too long: name another")):
+        with pytest.raises((OSError, GpucnnError), match=words):
+            WRITES[name](path)
+    assert os.listdir() == ["file"]
+
+
 @pytest.mark.parametrize("name", READS)
 def test_and_where_they_are_read(name: str, opened: Path) -> None:
     Path("a").symlink_to("a")
@@ -226,6 +235,16 @@ def test_many_writers_of_one_file_leave_one_whole_file(opened: Path) -> None:
 
 
 # Reading.
+
+
+@pytest.mark.parametrize("name", [name for name in READS if name not in ("load_dataset", "data_dir")])
+def test_a_file_that_may_not_be_read_says_so(name: str, opened: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the library that would read it makes of that: safetensors says that there is no such file."""
+    path = "a.npy" if name.endswith(".npy") else "a"
+    Path(path).write_bytes(b"something")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # permissions do not bind root
+    with pytest.raises(GpucnnError, match=rf"{path} cannot be read \(Permission denied\): check its permissions"):
+        READS[name](path)
 
 
 @pytest.mark.parametrize("what", ["pipe", "socket", "terminal", "device", "endless"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gpucnn as gc
-from gpucnn.errors import ArgumentError, DataError, GpucnnError
+from gpucnn.errors import ArgumentError, DataError, GpucnnError, ShapeError
 
 RNG = np.random.default_rng(8)
 X = RNG.random((44, 1, 6, 6), dtype=np.float32)
@@ -82,6 +82,19 @@ def test_splits_that_cannot_be() -> None:
         model().fit(X, Y, validation_split=0.1, validation_data=(X, Y), verbose=False)
     for data in (X, (X,), (X, Y, Y), 3):
         with pytest.raises(ArgumentError, match=r"validation_data must be a pair \(x, y\)"):
+            model().fit(X, Y, validation_data=data, verbose=False)
+
+
+def test_an_error_in_the_data_for_validation_says_so() -> None:
+    spoiled = X.copy()
+    spoiled[3, 0, 0, 0] = np.nan
+    for data, error, words in (
+        ((spoiled, Y), DataError, "example 3 contains NaN"),
+        ((X[:0], Y[:0]), ShapeError, "the batch is empty"),
+        ((X[:, :, :5], Y), ShapeError, "the model takes examples of shape"),
+        ((X, Y + 9), DataError, "labels must lie in"),
+    ):
+        with pytest.raises(error, match=f"^validation_data: {words}"):
             model().fit(X, Y, validation_data=data, verbose=False)
 
 

@@ -5,9 +5,9 @@ import csv
 import numpy as np
 import pytest
 
-from gpucnn import report
+from gpucnn import answers, report
 from gpucnn.metrics import confusion_matrix, precision_recall
-from gpucnn.text import cell
+from gpucnn.text import aligned, cell, columns
 
 COUNTS = np.array([[8, 2, 0], [1, 4, 5], [0, 0, 0]])
 
@@ -35,6 +35,21 @@ def test_as_text():
     assert text[0] == "class                     images  recall  precision      F1  mistaken for"
     assert text[1] == "a                             10  80.0 %     88.9 %  84.2 %  bad\\x1b[31m (2)"
     assert all(line.isprintable() and line == line.rstrip() for line in text) and len(text) == 4
+
+
+def test_columns_of_characters_of_double_width():
+    assert [columns(text) for text in ("", "ab", "猫犬", "é", "e\u0301", "한글 a")] == [0, 2, 4, 1, 1, 6]
+    assert aligned([("猫", "1", "x"), ("abc", "100", "")], right=(1,)) == ["猫     1  x", "abc  100"]
+
+
+def test_tables_of_classes_with_characters_of_double_width():
+    """Each line has its numbers in the same columns of the terminal."""
+    names, scores = ["猫", "a dog", "한국어"], np.array([[0.7, 0.1, 0.2], [0.0, 1.0, 0.0], [0.3, 0.3, 0.4]])
+    predicted = answers.lines(["一.png", "two.png", "3.png"], scores, names, top=2)
+    assert predicted[:2] == ["一.png   猫       70.0 %  한국어   20.0 %", "two.png  a dog   100.0 %  猫        0.0 %"]
+    of_classes = report.lines(report.of_classes(COUNTS, names))
+    for lines in (predicted, of_classes):
+        assert len({columns(line[: line.index("%")]) for line in lines if "%" in line}) == 1
 
 
 def test_as_a_table(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -344,6 +345,9 @@ def test_a_checkpoint_of_another_recipe_is_refused_and_says_what_differs(
         ("layers", [{"rate": None}], [{}], "layer 1 is {'rate': None} there and {} here"),
         ("optimizer", {"rate": {"first": 1}}, {"rate": {"first": 2}}, "rate.first is 1 there and 2 here"),
         ("training data", [1, 2, 3], ["batches from outside", 2], "which is [1, 2, 3] there and ['batches from outside', 2] here"),
+        ("layers", [{}] * 2, [{}] * 3, "which is [{}, {}] there and [{}, {}, {}] here"),
+        ("layers", [{"name": "x" * 90}] * 2, [{"name": "x" * 90}] * 3, "which has 2 layers there and 3 here"),
+        ("optimizer", {"a": [1] * 99}, {"a": [1] * 98}, "a has 99 parts there and 98 here"),
         ("input shape", [7], [8], "number 1 of them is 7 there and 8 here"),
     ],
 )
@@ -381,8 +385,49 @@ def test_random_bytes_and_model_files_are_no_checkpoints(tmp_path: Path) -> None
 def test_a_folder_is_no_place_for_a_checkpoint(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(IsADirectoryError, match="it is a folder: name a file in it"):
-        train(build(), [gc.Checkpoint(folder)])
+    model = build()
+    for callback in (gc.Checkpoint(folder), gc.CSVLog(folder)):
+        kind = type(callback).__name__
+        with pytest.raises(
+            ArgumentError, match=rf"{kind}\('{re.escape(folder)}'\) cannot write its file, it is a folder: name a file in it"
+        ):
+            train(model, [callback])
+    assert model.epochs_begun == 0 and os.listdir() == ["folder"]
+
+
+def test_where_no_file_can_be_written_is_said_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    model, access = build(), os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed and access(path, mode))  # permissions do not bind root
+    for path, why in (
+        ("file/a/b", "file is not a folder: name another place"),
+        ("x" * 300, "name too long: name another"),
+        (closed / "new" / "a", "no file can be made in .*closed: change its permissions"),
+    ):
+        for kind in (gc.Checkpoint, gc.CSVLog):
+            with pytest.raises(ArgumentError, match=f"{kind.__name__}.* cannot write its file, .*{why}"):
+                train(model, [kind(path)])
+    assert model.epochs_begun == 0 and sorted(os.listdir()) == ["closed", "file"]
+    train(model, [gc.Checkpoint("new/folder/run.safetensors")])
+
+
+@pytest.mark.parametrize(
+    ("notes", "words"), [({"a": [object()]}, "notes.a.0. is <object"), ({1: 2}, "notes has the key 1"), (5, "notes must be a dict, got 5")]
+)
+def test_notes_that_no_file_can_hold_are_refused_before_the_run(notes: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=words):
+        gc.Checkpoint(tmp_path / "run", notes=notes)
+
+
+def test_a_log_has_a_file_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    for callbacks in ([gc.CSVLog(path), gc.Checkpoint(path)], [gc.CSVLog(path), gc.CSVLog(tmp_path / "." / "run")]):
+        with pytest.raises(ArgumentError, match=r"CSVLog and .* both write .*run: name another file for one of them"):
+            train(build(), callbacks)
+    train(build(), [gc.Checkpoint(path), gc.Checkpoint(path, every=1)])
 
 
 def test_a_checkpoint_is_no_model_file(checkpoint: bytes, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from gpucnn.profiling.records import Profile
 from gpucnn.profiling.show import columns
 from gpucnn.profiling.show.units import scaled, seconds_text
 from gpucnn.profiling.what import roofline
-from gpucnn.text import bytes_text
+from gpucnn.text import aligned, bytes_text
 
 BOUNDS = "These are bounds and predictions, worked out and compiled for a chip that is not here. Nothing was run, and nothing measured."
 
@@ -40,12 +40,7 @@ def table(profile: Profile) -> list[str]:
     if not shown:
         return ["the selected part of the model has no kernel"]
     cells = [[column.title for column in shown]] + [[column.text(row, profile) for column in shown] for row in profile.rows]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(shown))]
-    result = []
-    for line in cells:
-        parts = [f"{text:{'>' if column.number else '<'}{width}}" for text, width, column in zip(line, widths, shown, strict=True)]
-        result.append("  ".join(parts).rstrip())
-    return result
+    return aligned(cells, right=[index for index, column in enumerate(shown) if column.number])
 
 
 def step(profile: Profile) -> list[str]:

@@ -17,6 +17,7 @@ from gpucnn.data.batches import Batches
 from gpucnn.device import Device
 from gpucnn.errors import DataError, ShapeError, UnknownNameError
 from gpucnn.experiment.trained import model_file
+from gpucnn.files import exists
 from gpucnn.layers import AvgPool2D, Conv2D, Dense, Dropout, Layer, MaxPool2D, ReLU, Sigmoid, Softmax
 from gpucnn.model import Sequential, load
 from gpucnn.networks import NETWORKS, network, textbook_optimizer
@@ -146,7 +147,7 @@ def _model(name: str, device: Device) -> Sequential:
     if name in NETWORKS:
         model = network(name).build(IMAGE, seed=0, device=device)
         model.compile(textbook_optimizer(name))
-    elif name.endswith(".safetensors") or user_path(name).exists():
+    elif name.endswith(".safetensors") or exists(user_path(name)):
         model = load(model_file(Path(name)), device=device)
         if model.loss is None or model.optimizer is None:
             model.compile()
