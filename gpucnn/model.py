@@ -188,15 +188,19 @@ class Sequential(Layered):
         loss, batches, validation = batches_of(self, loss, x, y, given)
         found, shows = watchers(callbacks, verbose)
         ranks = join(parallel).on(self.device)
-        if self.device.kind == "cpu" and self.dtype == np.float32 and isinstance(batches, Batches):
-            sizes = _rehearsed(len(batches.images), batches.batch_size, ranks.size)
+        if self.device.kind == "cpu" and self.dtype == np.float32:
+            if isinstance(batches, Batches):
+                labels, size, count = batches.labels, batches.batch_size, len(batches.images)
+            else:
+                first, labels = self.checked(*batches.first())
+                size, count = len(first), batches.examples(len(first))
+            sizes = _rehearsed(count, size, ranks.size)
             after = _rehearsed(len(validation[0]), batches.batch_size, 1) if validation else ()
             told = validation[1][:1] if validation else None
             # Other layers trained, another optimizer, or other labels: other loops.
-            key = self, (id(self.chain), id(optimizer), type(loss), sizes, after, *self.metrics, None if told is None else told.shape)
-            ranks.in_turn(
-                lambda: compile_for(lambda: self._rehearse(loss, batches.labels, sizes, told, after), self.buffers.values.nbytes, key)
-            )
+            forms = labels.shape[1:], None if told is None else told.shape
+            key = self, (id(self.chain), id(optimizer), type(loss), sizes, after, *self.metrics, *forms)
+            ranks.in_turn(lambda: compile_for(lambda: self._rehearse(loss, labels, sizes, told, after), self.buffers.values.nbytes, key))
         return loop.fit(
             self,
             loss,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gpucnn as gc
+from gpucnn.data.stream import Stream
 from gpucnn.errors import ArgumentError, DataError, GpucnnError
 
 RNG = np.random.default_rng(8)
@@ -260,6 +261,49 @@ def test_a_model_is_built_for_the_first_batch_and_the_batch_is_not_lost() -> Non
     made.fit(endless(), steps_per_epoch=3, verbose=False)
     expected.fit(pairs(), verbose=False)
     assert bits(made) == bits(expected)
+
+
+def test_a_loader_that_shuffles_is_passed_over_once_an_epoch() -> None:
+    """Whoever looks at its first batch, to build the model or to compile its loops, takes it from the pass that trains."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    data = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+
+    def trained(built: bool, source: Callable[[Any], Any]) -> bytes:
+        torch.manual_seed(3)
+        made = gc.Sequential(gc.Flatten(), gc.Dense(3)).compile(gc.SGD(0.1))
+        if built:
+            made.build(X.shape[1:], device="cpu")
+        made.fit(source(torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)), steps_per_epoch=3, epochs=2, verbose=False)
+        return bits(made)
+
+    def each(loader: Any) -> Iterator[tuple[Any, Any]]:
+        for _ in range(2):
+            yield from loader
+
+    expected = trained(True, each)
+    assert trained(True, lambda loader: loader) == trained(False, lambda loader: loader) == trained(False, each) == expected
+
+
+def test_how_many_examples_an_epoch_has_where_the_source_says_so() -> None:
+    def of(source: Any, steps: int | None = None) -> int:
+        return Stream(source, steps).examples(16)
+
+    assert of(pairs()) == of(Sized(pairs(), 44)) == 44 and of(Sequence(pairs())) == of(endless(), 3) == of(Sized(pairs(), 50)) == 48
+    assert of(pairs(), 2) == of(Sized(pairs(), 44), 2) == 32 and of([*pairs(), (X[:3], Y[:3])]) == 64
+    assert of(Sized(pairs(), None)) == 48
+
+
+class Sized:
+    """A loader of a set of so many examples, which may have no length."""
+
+    def __init__(self, batches: list[Any], examples: int | None) -> None:
+        self.batches, self.dataset = batches, object() if examples is None else range(examples)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
 
 
 def test_batches_that_cannot_be() -> None:
