@@ -193,7 +193,9 @@ class EarlyStopping(Callback):
 
     def on_train_end(self, run: Run) -> None:
         if run.finished and self._parameters is not None:
-            self._last = run.model.buffers.copy()
+            if run.last is None:  # else another has put its own best ones in place
+                run.last = run.model.buffers.copy()
+            self._last = run.last
             run.model.buffers.put(self._parameters)
 
     def state(self) -> dict[str, Any]:
@@ -207,6 +209,8 @@ class EarlyStopping(Callback):
         before, now = (state.get("monitor", self.monitor), state.get("sign", self.sign)), (self.monitor, self.sign)
         if before != now:  # its best value is one of another quantity
             told, tells = (f"the {'lowest' if sign == 1 else 'highest'} {monitor}" for monitor, sign in (before, now))
-            raise CheckpointError(f"early stopping looked for {told} in the run of the checkpoint, and looks for {tells} now: give it")
+            raise CheckpointError(
+                f"early stopping looked for {told} in the run of the checkpoint, and looks for {tells} now: give monitor and mode as before"
+            )
         self.best, self.waited = None if state["best"] is None else float(state["best"]), int(state["waited"])
         self._parameters, self._last = arrays.get("parameters") if self.restore_best else None, arrays.get("last")

@@ -330,6 +330,24 @@ def test_a_measure_of_nan_is_never_the_best() -> None:
     assert callback.best == 2.0
 
 
+@pytest.mark.parametrize("epoch", [2, 4])
+def test_two_of_them_keep_apart_what_they_remember(epoch: int, tmp_path: Path) -> None:
+    """In a checkpoint, and at the end of a run that is continued: from the last parameters, not from what the first took for the best."""
+
+    def both() -> list[gc.Callback]:
+        return [stopping(patience=9), stopping(monitor="val_accuracy", patience=9)]
+
+    path = tmp_path / "run.safetensors"
+    watches, again = both(), both()
+    expected, history = long_run(watches, epochs=6)
+    long_run([*both(), gc.Checkpoint(path)], epochs=epoch)
+    assert int(np.argmin(history["val_loss"][:epoch])) != epoch - 1  # otherwise best and last are the same, and nothing is tested
+    model, resumed = long_run([*again, gc.Checkpoint(path)], resume=path, epochs=6)
+    assert rows(resumed) == rows(history)
+    assert [watch.state() for watch in again] == [watch.state() for watch in watches]
+    assert bits(model) == bits(expected)
+
+
 def test_one_early_stopping_can_serve_two_runs_after_each_other() -> None:
     callback = stopping()
     _, first = long_run([callback])
