@@ -192,7 +192,7 @@ class Sequential(Layered):
             if isinstance(batches, Batches):
                 labels, size, count = batches.labels, batches.batch_size, len(batches.images)
             else:
-                first, labels = self.checked(*batches.first())
+                first, labels = self.prepared(*batches.first())
                 size, count = len(first), batches.examples(len(first))
             sizes = _rehearsed(count, size, ranks.size)
             after = _rehearsed(len(validation[0]), batches.batch_size, 1) if validation else ()
@@ -220,7 +220,7 @@ class Sequential(Layered):
         loss, optimizer = self._ready(x)
         images, labels = self.checked(x, y)
         weights = example_weights(loss, labels, sample_weight, class_weight, self.dtype, self.output_shape[-1])
-        loss, labels = weighted(loss, labels, weights)
+        loss, labels = weighted(loss, self.targets(labels), weights)
         mean, correct = TrainingStep(self, loss, optimizer, graphs=False)(scaled(images, self.dtype), labels)  # type: ignore[arg-type]
         return (mean, correct / loss.answers(labels)) if "accuracy" in self.metrics else mean
 
@@ -348,9 +348,18 @@ class Sequential(Layered):
         return self._compiled()
 
     def checked(self, x: Any, y: Any, data_format: DataFormat | None = None) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Examples and labels, checked for training and evaluation. DataError or ShapeError if they do not fit the model or the loss."""
+        """Examples and labels, checked, as metrics take them. DataError or ShapeError if they do not fit the model or the loss."""
         inputs = self._examples(x, data_format)
         return inputs, self._measured().check_labels(y, len(inputs), math.prod(self.output_shape), self.dtype)
+
+    def targets(self, labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Checked labels as the loss takes them."""
+        return self._measured().targets(labels, math.prod(self.output_shape), self.dtype)
+
+    def prepared(self, x: Any, y: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Examples and labels, checked, as a training step takes them."""
+        inputs, labels = self.checked(x, y)
+        return inputs, self.targets(labels)
 
 
 def load(path: str | Path, *, device: str | Device = "auto") -> Sequential:

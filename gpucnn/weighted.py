@@ -81,7 +81,7 @@ def example_weights(
 
 
 def _as_checked(loss: Loss, number: int, dtype: np.dtype[Any]) -> Any:
-    """The target of class 0 or 1 of a model with one output: label smoothing moves it, and the hinge loss has −1 for 0."""
+    """The label of class 0 or 1 of a model with one output: the hinge loss has −1 for 0."""
     try:
         return loss.check_labels(np.array([number]), 1, 1, dtype).ravel()[0]
     except DataError:  # a loss of the user's, with other labels

@@ -56,7 +56,7 @@ def batches_of(model: Any, loss: Loss, x: Any, y: Any, given: Given) -> tuple[Lo
     """(loss, batches, validation data) for a built model and its loss."""
     validation = None if given.validation_data is None else model.checked(*pair(given.validation_data, "validation_data"))
     if isinstance(x, Stream):
-        x.prepared, x.dtype = model.checked, model.dtype
+        x.prepared, x.dtype = model.prepared, model.dtype
         return loss, x, validation
     images, labels = model.checked(x, y)
     weights = example_weights(loss, labels, given.sample_weight, given.class_weight, model.dtype, model.output_shape[-1])
@@ -68,7 +68,7 @@ def batches_of(model: Any, loss: Loss, x: Any, y: Any, given: Given) -> tuple[Lo
             raise ArgumentError(f"validation_split {given.validation_split} of {len(images)} examples leaves none on one side")
         validation, images, labels = (images[cut:], labels[cut:]), images[:cut], labels[:cut]
         weights = None if weights is None else weights[:cut]
-    loss, labels = weighted(loss, labels, weights)
+    loss, labels = weighted(loss, model.targets(labels), weights)
     augment = augmentation(given.augment) if isinstance(given.augment, str | Mapping) else given.augment
     return (
         loss,

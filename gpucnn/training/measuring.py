@@ -38,7 +38,7 @@ def measured(
     final = loss.fused_activation
 
     def work(batch: slice) -> tuple[float, int, int, Any]:
-        part = model.device.array(labels[batch])
+        part = model.device.array(model.targets(labels[batch]))
         if others:
             outputs = output(model, x[batch], logits=final is not None)
             value, right, _ = loss(model.device, outputs, part)
