@@ -145,6 +145,9 @@ class Optimizer(Worded):
             )
         if self._buffers.replaced:
             raise GpucnnError("which layers are trained has changed since this optimizer was attached: compile the model again")
+        for slot in self.slots:
+            if slot not in self.state:  # a setting was assigned that needs it
+                raise GpucnnError(f"this optimizer keeps a {slot} now, and did not when it was attached: compile the model again")
         return self._buffers
 
 
@@ -174,7 +177,10 @@ class SGD(Optimizer):
         self.weight_decay = positive(weight_decay, "weight_decay", zero=True)
         if self.nesterov and not self.momentum:
             raise ArgumentError("nesterov needs a momentum above 0, got momentum 0")
-        self.slots = ("velocity",) if self.momentum else ()
+
+    @property
+    def slots(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("velocity",) if self.momentum else ()
 
     def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
         buffers.device.ops.sgd_update(
@@ -186,11 +192,6 @@ class SGD(Optimizer):
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
         )
-
-    def config(self) -> dict[str, Any]:
-        settings = super().config()
-        del settings["slots"]
-        return settings
 
 
 @OPTIMIZERS.add("adam")
