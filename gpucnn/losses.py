@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpucnn.arrays import class_numbers, numbers, quiet
-from gpucnn.checks import fraction
+from gpucnn.checks import flag, fraction
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, DataError, ShapeError
 from gpucnn.layers.base import Array, Shape
@@ -90,7 +90,7 @@ class _OfLogits(Loss):
     """A loss computed from logits, with label smoothing."""
 
     def __init__(self, *, from_logits: bool | None = None, label_smoothing: float = 0.0) -> None:
-        self.from_logits = from_logits
+        self.from_logits = from_logits if from_logits is None else flag(from_logits, "from_logits")
         self.label_smoothing = fraction(label_smoothing, "label_smoothing")
 
     def config(self) -> Any:

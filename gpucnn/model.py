@@ -13,7 +13,7 @@ import numpy as np
 
 from gpucnn import saving, summary
 from gpucnn.arrays import scaled
-from gpucnn.checks import COUNT, integer, several
+from gpucnn.checks import COUNT, flag, integer, several
 from gpucnn.data.batches import Batches
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, GpucnnError
@@ -260,6 +260,7 @@ class Sequential(Layered):
         parallel: as in `fit`; the result of all ranks is bit-identical to that of one process.
         """
         self._measured()
+        return_dict = flag(return_dict, "return_dict")
         inputs, labels = self.checked(*pair(x if y is None else (x, y), "data"), data_format)
         size, ranks = integer(batch_size, "batch_size", 1), join(parallel)
         same_to_measure(ranks, self, size, examples=inputs, labels=labels)

@@ -47,6 +47,7 @@ class Weighted(Loss):
         return (self.loss.each(device, outputs, own) * weights).mean(), correct, doutputs * weights[:, None]
 
 
+@quiet
 def example_weights(
     loss: Loss, labels: NDArray[Any], sample_weight: Any, class_weight: Mapping[int, float] | None, dtype: np.dtype[Any], outputs: int
 ) -> NDArray[Any] | None:
@@ -77,6 +78,8 @@ def example_weights(
                 )
             chosen = classes == (number if labels.ndim == 1 or labels.shape[1] > 1 else _as_checked(loss, number, dtype))
             weights[chosen] *= positive(weight, f"the weight of class {number}", zero=True)
+    if not np.isfinite(weights).all():
+        raise DataError(f"the weight of example {int(np.argmin(np.isfinite(weights)))} is infinite in {dtype}: give smaller weights")
     return weights
 
 

@@ -187,12 +187,15 @@ def test_weights_that_cannot_be() -> None:
         ({"sample_weight": -np.ones(44)}, DataError, "at least 0"),
         ({"sample_weight": np.full(44, np.nan)}, DataError, "finite"),
         ({"sample_weight": "heavy"}, DataError, "sample_weight must be"),
+        ({"sample_weight": np.full(44, 1e300)}, DataError, "weight of example 0 is infinite in float32: give smaller"),
+        ({"class_weight": {Y[3]: 1e30}, "sample_weight": np.r_[[1] * 3, 1e9, [1] * 40]}, DataError, "weight of example 3 is infinite"),
         ({"class_weight": [1, 2, 3]}, TypeError, "class_weight must be a dict"),
         ({"class_weight": {"a": 1}}, TypeError, "integer"),
         ({"class_weight": {0: -1}}, ArgumentError, "the weight of class 0"),
         ({"class_weight": {0: 1, 7: 2.0}}, ArgumentError, "a weight for class 7, and classes are numbered from 0 to [0-9]$"),
     ):
-        with pytest.raises(error, match=message):
+        with warnings.catch_warnings(), pytest.raises(error, match=message):
+            warnings.simplefilter("error")
             model().fit(X, Y, verbose=False, **more)  # type: ignore[arg-type]
 
     class Own(gc.MeanSquaredError):

@@ -137,6 +137,12 @@ def test_an_attribute_that_nobody_has() -> None:
         (lambda: gc.SGD(0.1, 0.9, nesterov="no"), TypeError, "nesterov must be True or False, got 'no'"),
         (lambda: gc.EarlyStopping(restore_best="no"), TypeError, "restore_best must be True or False"),
         (lambda: model().fit(X, Y, shuffle="no"), TypeError, "shuffle must be True or False"),
+        (lambda: model().fit([(X, Y)], shuffle="no"), TypeError, "shuffle must be True or False"),
+        (lambda: model().evaluate(X, Y, return_dict="no"), TypeError, "return_dict must be True or False, got 'no'"),
+        (lambda: model().forward(X, training="no"), TypeError, "training must be True or False, got 'no'"),
+        (lambda: model()(X, "no"), TypeError, "training must be True or False, got 'no'"),
+        (lambda: gc.CategoricalCrossentropy(from_logits="no"), TypeError, "from_logits must be True or False, got 'no'"),
+        (lambda: gc.BinaryCrossentropy(from_logits=1), TypeError, "from_logits must be True or False, got 1"),
         (
             lambda: model().fit(X, Y, augment=lambda x, rng: None, verbose=0),
             TypeError,
