@@ -45,6 +45,10 @@ class Loss(Worded):
         if self.fused_activation and last_activation in ("softmax", "sigmoid") and last_activation != self.fused_activation:
             raise ArgumentError(f"loss {self.name!r} needs a last activation {self.fused_activation!r} or none, got {last_activation!r}")
 
+    def final(self, last_activation: str | None) -> str | None:
+        """The activation that this loss includes and that a model with this last activation lacks: predictions are made with it."""
+        return None if last_activation in ("softmax", "sigmoid") else self.fused_activation
+
     def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """The `labels` of `count` examples as an array, as metrics take them; DataError if they do not fit `outputs` outputs."""
         raise NotImplementedError

@@ -117,7 +117,7 @@ class Sequential(Layered):
                 raise TypeError(f"metrics are names, got {shown(metric)}: register a function as one, @gpucnn.register(metric='mine')")
         wanted = list(dict.fromkeys(METRICS.first(metric) for metric in wanted))
         if self._buffers is not None:
-            measured.check_model(self.output_shape, self.layers[-1].activation)
+            measured.check_model(self.output_shape, self.last_activation)
             chosen.attach(self._buffers)
         self.optimizer, self.loss, self.metrics = chosen, measured, wanted
         return self
@@ -291,7 +291,7 @@ class Sequential(Layered):
         verbose: ignored, nothing is shown.
         parallel: as in `fit`; every rank returns all outputs.
         """
-        final = self.loss.fused_activation if self.loss and self.layers[-1].activation is None else None
+        final = self.loss.final(self.last_activation) if self.loss else None
         examples, size, ranks = self._examples(x, data_format), integer(batch_size, "batch_size", 1), join(parallel)
         same_to_measure(ranks, self, size, examples=examples)
         return predicted(self, examples, size, final, ranks)
