@@ -164,7 +164,6 @@ class Sequential(Layered):
         TrainingError if the loss becomes NaN.
         """
         epochs = integer(epochs, "epochs", 1, most=COUNT)
-        self.data_format = check_format(data_format) or self.data_format
         given = Given(
             batch_size=integer(batch_size, "batch_size", 1, most=COUNT),
             shuffle=shuffle,
@@ -176,16 +175,7 @@ class Sequential(Layered):
             sample_weight=sample_weight,
             steps_per_epoch=steps_per_epoch,
         )
-        if y is None:
-            x = stream_of(x, given)
-        elif steps_per_epoch is not None:
-            raise ArgumentError("steps_per_epoch is for batches instead of x; with arrays, an epoch is one pass over them")
-        loss, optimizer = self._ready(x)
-        if optimizer.outdated:
-            raise GpucnnError("which layers are trained has changed since the model was compiled: compile it again")
-        if not optimizer.trains(self.buffers):
-            raise GpucnnError("this model's optimizer now trains another model: compile each model with its own optimizer")
-        loss, batches, validation = batches_of(self, loss, x, y, given)
+        loss, optimizer, batches, validation = self._taken(x, y, given, data_format)
         found, shows = watchers(callbacks, verbose)
         ranks = join(parallel).on(self.device)
         if self.device.kind == "cpu" and self.dtype == np.float32:
@@ -214,6 +204,26 @@ class Sequential(Layered):
             resume=resume,
             ranks=ranks,
         )
+
+    def _taken(self, x: Any, y: Any, given: Given, data_format: DataFormat | None) -> tuple[Loss, Optimizer, Any, Any]:
+        """(loss, optimizer, batches, validation data) for `fit`. If any of it is refused, the model reads examples as before."""
+        before = self.data_format
+        self.data_format = check_format(data_format) or before
+        try:
+            if y is None:
+                x = stream_of(x, given)
+            elif given.steps_per_epoch is not None:
+                raise ArgumentError("steps_per_epoch is for batches instead of x; with arrays, an epoch is one pass over them")
+            loss, optimizer = self._ready(x)
+            if optimizer.outdated:
+                raise GpucnnError("which layers are trained has changed since the model was compiled: compile it again")
+            if not optimizer.trains(self.buffers):
+                raise GpucnnError("this model's optimizer now trains another model: compile each model with its own optimizer")
+            loss, batches, validation = batches_of(self, loss, x, y, given)
+        except BaseException:
+            self.data_format = before
+            raise
+        return loss, optimizer, batches, validation
 
     def train_on_batch(self, x: Any, y: Any, *, class_weight: Mapping[int, float] | None = None, sample_weight: Any = None) -> Any:
         """One training step on one batch, unshuffled. Returns (loss, accuracy) before the step, or only the loss without that metric."""

@@ -205,6 +205,16 @@ def test_weights_that_cannot_be() -> None:
         model(Own()).fit(X, LABELS["mse"], sample_weight=np.ones(44), verbose=False)  # type: ignore[arg-type]
 
 
+def test_a_fit_that_is_refused_leaves_how_the_model_reads_images() -> None:
+    made, images = model(), X.transpose(0, 2, 3, 1)
+    for x, y, error in ((images[:, 1:], Y, ValueError), (images, Y + 3, DataError), (X, Y, ValueError)):
+        with pytest.raises(error):
+            made.fit(x, y, data_format="channels_last", verbose=False)
+        assert made.data_format is None and made.predict(X).shape == (44, 3)
+    made.fit(images, Y, data_format="channels_last", verbose=False)
+    assert made.data_format == "channels_last" and made.predict(images).shape == (44, 3)
+
+
 # One batch at a time, and batches of others.
 
 
