@@ -164,6 +164,7 @@ class EarlyStopping(Callback):
         self.waited = 0
         self._parameters: Any = None  # of the best epoch
         self._last: Any = None  # of the last epoch, after the best ones replaced them: a longer run continues from these
+        self._restored = False  # whether all of this comes from the checkpoint that a run is resumed from
 
     def on_train_begin(self, run: Run) -> None:
         if self.monitor not in run.measures:
@@ -171,7 +172,7 @@ class EarlyStopping(Callback):
                 f"early stopping monitors {self.monitor!r}, which this run does not have: it has {', '.join(run.measures)}"
                 f"{'' if run.validated else '; give fit validation_data, or watch one of these'}"
             )
-        if not run.resumed:
+        if not (run.resumed and self._restored):  # the checkpoint may be of a run without early stopping
             self.best, self.waited, self._parameters, self._last = None, 0, None, None
         for kept in (self._parameters, self._last):
             if kept is not None and kept.shape != (run.model.buffers.size,):
@@ -179,6 +180,7 @@ class EarlyStopping(Callback):
         if self._last is not None:
             run.model.buffers.put(self._last)
             self._last = None
+        self._restored = False
 
     def on_epoch_end(self, run: Run) -> None:
         row = run.history.rows[-1]
@@ -214,3 +216,4 @@ class EarlyStopping(Callback):
             )
         self.best, self.waited = None if state["best"] is None else float(state["best"]), int(state["waited"])
         self._parameters, self._last = arrays.get("parameters") if self.restore_best else None, arrays.get("last")
+        self._restored = True

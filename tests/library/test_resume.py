@@ -355,6 +355,21 @@ def test_one_early_stopping_can_serve_two_runs_after_each_other() -> None:
     assert rows(first) == rows(second)
 
 
+def test_one_that_resumes_a_run_without_it_remembers_no_other_run(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    train(build(), [gc.Checkpoint(path)], epochs=2)
+    content = path.read_bytes()
+    fresh, used = stopping(patience=2), stopping(patience=2)
+    long_run([used])  # ends with a best value and parameters of its own, and with no patience left
+    ends = []
+    for callback in (fresh, used):
+        path.write_bytes(content)
+        model = build()
+        history = train(model, [callback], resume=path, epochs=8)
+        ends.append((rows(history), callback.state(), bits(model)))
+    assert ends[0] == ends[1]
+
+
 # Checkpoints that are refused.
 
 
