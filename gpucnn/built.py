@@ -228,6 +228,11 @@ class Built:
         return ByName(self._arrays)
 
     @property
+    def last_activation(self) -> str | None:
+        """The activation of the last layer, or of the last in it, if it is a stack: the one that `forward` leaves off for raw outputs."""
+        return self.layers[-1].layers[-1].activation
+
+    @property
     def parameter_count(self) -> int:
         """The number of values in all parameters, including frozen ones."""
         self._built()

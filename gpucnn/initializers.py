@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from gpucnn.arrays import numbers
+from gpucnn.checks import LARGEST
 from gpucnn.errors import ArgumentError, UnknownNameError
 from gpucnn.names import Registry
 from gpucnn.text import plain
@@ -86,9 +88,12 @@ def get_initializer(given: Given) -> Initializer:
     function, needed = given, _needed(given)
 
     def drawn(shape: Shape, rng: np.random.Generator, groups: int = 1) -> Values:
-        values = np.asarray(function(*(shape, rng, groups)[:needed]), np.float64)
-        if values.shape != tuple(shape) or not np.isfinite(values).all():
-            raise ArgumentError(f"initializer {as_text(function)} must return finite numbers of shape {shape}, got shape {values.shape}")
+        called = f"what the initializer {as_text(function)} returns"
+        values = numbers(function(*(shape, rng, groups)[:needed]), called, ArgumentError).astype(np.float64)
+        if values.shape != tuple(shape):
+            raise ArgumentError(f"{called} must have the shape {tuple(shape)}, got {values.shape}")
+        if not (np.abs(values) <= LARGEST).all():
+            raise ArgumentError(f"{called} must be finite numbers, in float32 too, got NaN, infinity or numbers above {LARGEST:.2g}")
         return values
 
     return drawn

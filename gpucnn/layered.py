@@ -8,6 +8,7 @@ import numpy as np
 
 from gpucnn.arrays import examples, numbers, on_a_gpu, pixels
 from gpucnn.built import Built
+from gpucnn.checks import flag
 from gpucnn.errors import ShapeError
 from gpucnn.layers.base import Array
 from gpucnn.layers.chain import outputs_of
@@ -25,7 +26,7 @@ class Layered(Built):
         `logits` leaves out a final softmax or sigmoid.
         """
         y = self._input(x)
-        if training:
+        if flag(training, "training"):
             self._batch = int(y.shape[0])
         return self.chain.forward(y, training, logits=logits)
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gpucnn.arrays import class_numbers, numbers, quiet
-from gpucnn.checks import fraction
+from gpucnn.checks import flag, fraction
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, DataError, ShapeError
 from gpucnn.layers.base import Array, Shape
@@ -45,9 +45,17 @@ class Loss(Worded):
         if self.fused_activation and last_activation in ("softmax", "sigmoid") and last_activation != self.fused_activation:
             raise ArgumentError(f"loss {self.name!r} needs a last activation {self.fused_activation!r} or none, got {last_activation!r}")
 
+    def final(self, last_activation: str | None) -> str | None:
+        """The activation that this loss includes and that a model with this last activation lacks: predictions are made with it."""
+        return None if last_activation in ("softmax", "sigmoid") else self.fused_activation
+
     def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-        """The `labels` of `count` examples as the array that `__call__` takes; DataError if they do not fit `outputs` outputs."""
+        """The `labels` of `count` examples as an array, as metrics take them; DataError if they do not fit `outputs` outputs."""
         raise NotImplementedError
+
+    def targets(self, labels: np.ndarray[Any, Any], outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        """Checked labels as the array that `__call__` takes: the same, unless the loss moves them."""
+        return labels
 
     def config(self) -> Any:
         """A description from which `get_loss` makes the same loss: its name, or its name and settings."""
@@ -86,7 +94,7 @@ class _OfLogits(Loss):
     """A loss computed from logits, with label smoothing."""
 
     def __init__(self, *, from_logits: bool | None = None, label_smoothing: float = 0.0) -> None:
-        self.from_logits = from_logits
+        self.from_logits = from_logits if from_logits is None else flag(from_logits, "from_logits")
         self.label_smoothing = fraction(label_smoothing, "label_smoothing")
 
     def config(self) -> Any:
@@ -121,10 +129,12 @@ class CategoricalCrossentropy(_OfLogits):
             )
 
     def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-        checked = check_class_labels(labels, count, outputs, dtype)
+        return check_class_labels(labels, count, outputs, dtype)
+
+    def targets(self, labels: np.ndarray[Any, Any], outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         if not self.label_smoothing:
-            return checked
-        rows = np.eye(outputs, dtype=dtype)[checked] if checked.ndim == 1 else checked
+            return labels
+        rows = np.eye(outputs, dtype=dtype)[labels] if labels.ndim == 1 else labels
         return (rows * (1 - self.label_smoothing) + self.label_smoothing / outputs).astype(dtype, copy=False)
 
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
@@ -161,9 +171,12 @@ class BinaryCrossentropy(_OfLogits):
         targets = _rows(labels, count, outputs, dtype, self.name)
         if targets.min() < 0 or targets.max() > 1:
             raise DataError(f"targets of binary cross-entropy must lie in 0..1, got {targets.min():g}..{targets.max():g}")
-        if self.label_smoothing:
-            targets = (targets * (1 - self.label_smoothing) + self.label_smoothing / 2).astype(dtype, copy=False)
         return targets
+
+    def targets(self, labels: np.ndarray[Any, Any], outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        if not self.label_smoothing:
+            return labels
+        return (labels * (1 - self.label_smoothing) + self.label_smoothing / 2).astype(dtype, copy=False)
 
     def answers(self, labels: Array) -> int:
         return int(labels.size)

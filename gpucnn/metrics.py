@@ -1,6 +1,7 @@
 """Metrics of predictions, on any arrays of numbers (gpucnn.arrays).
 
-A metric is a function `(scores, labels) -> float`: scores as `Sequential.predict` returns them, labels as the loss takes them.
+A metric is a function `(scores, labels) -> float`: scores as `Sequential.predict` returns them, labels as the loss has
+checked them, before label smoothing.
 """
 
 from __future__ import annotations

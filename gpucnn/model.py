@@ -13,7 +13,7 @@ import numpy as np
 
 from gpucnn import saving, summary
 from gpucnn.arrays import scaled
-from gpucnn.checks import COUNT, integer, several
+from gpucnn.checks import COUNT, flag, integer, several
 from gpucnn.data.batches import Batches
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, GpucnnError
@@ -117,7 +117,7 @@ class Sequential(Layered):
                 raise TypeError(f"metrics are names, got {shown(metric)}: register a function as one, @gpucnn.register(metric='mine')")
         wanted = list(dict.fromkeys(METRICS.first(metric) for metric in wanted))
         if self._buffers is not None:
-            measured.check_model(self.output_shape, self.layers[-1].activation)
+            measured.check_model(self.output_shape, self.last_activation)
             chosen.attach(self._buffers)
         self.optimizer, self.loss, self.metrics = chosen, measured, wanted
         return self
@@ -164,7 +164,6 @@ class Sequential(Layered):
         TrainingError if the loss becomes NaN.
         """
         epochs = integer(epochs, "epochs", 1, most=COUNT)
-        self.data_format = check_format(data_format) or self.data_format
         given = Given(
             batch_size=integer(batch_size, "batch_size", 1, most=COUNT),
             shuffle=shuffle,
@@ -176,27 +175,22 @@ class Sequential(Layered):
             sample_weight=sample_weight,
             steps_per_epoch=steps_per_epoch,
         )
-        if y is None:
-            x = stream_of(x, given)
-        elif steps_per_epoch is not None:
-            raise ArgumentError("steps_per_epoch is for batches instead of x; with arrays, an epoch is one pass over them")
-        loss, optimizer = self._ready(x)
-        if optimizer.outdated:
-            raise GpucnnError("which layers are trained has changed since the model was compiled: compile it again")
-        if not optimizer.trains(self.buffers):
-            raise GpucnnError("this model's optimizer now trains another model: compile each model with its own optimizer")
-        loss, batches, validation = batches_of(self, loss, x, y, given)
+        loss, optimizer, batches, validation = self._taken(x, y, given, data_format)
         found, shows = watchers(callbacks, verbose)
         ranks = join(parallel).on(self.device)
-        if self.device.kind == "cpu" and self.dtype == np.float32 and isinstance(batches, Batches):
-            sizes = _rehearsed(len(batches.images), batches.batch_size, ranks.size)
+        if self.device.kind == "cpu" and self.dtype == np.float32:
+            if isinstance(batches, Batches):
+                labels, size, count = batches.labels, batches.batch_size, len(batches.images)
+            else:
+                first, labels = self.prepared(*batches.first())
+                size, count = len(first), batches.examples(len(first))
+            sizes = _rehearsed(count, size, ranks.size)
             after = _rehearsed(len(validation[0]), batches.batch_size, 1) if validation else ()
             told = validation[1][:1] if validation else None
             # Other layers trained, another optimizer, or other labels: other loops.
-            key = self, (id(self.chain), id(optimizer), type(loss), sizes, after, *self.metrics, None if told is None else told.shape)
-            ranks.in_turn(
-                lambda: compile_for(lambda: self._rehearse(loss, batches.labels, sizes, told, after), self.buffers.values.nbytes, key)
-            )
+            forms = labels.shape[1:], None if told is None else told.shape
+            key = self, (id(self.chain), id(optimizer), type(loss), sizes, after, *self.metrics, *forms)
+            ranks.in_turn(lambda: compile_for(lambda: self._rehearse(loss, labels, sizes, told, after), self.buffers.values.nbytes, key))
         return loop.fit(
             self,
             loss,
@@ -211,12 +205,32 @@ class Sequential(Layered):
             ranks=ranks,
         )
 
+    def _taken(self, x: Any, y: Any, given: Given, data_format: DataFormat | None) -> tuple[Loss, Optimizer, Any, Any]:
+        """(loss, optimizer, batches, validation data) for `fit`. If any of it is refused, the model reads examples as before."""
+        before = self.data_format
+        self.data_format = check_format(data_format) or before
+        try:
+            if y is None:
+                x = stream_of(x, given)
+            elif given.steps_per_epoch is not None:
+                raise ArgumentError("steps_per_epoch is for batches instead of x; with arrays, an epoch is one pass over them")
+            loss, optimizer = self._ready(x)
+            if optimizer.outdated:
+                raise GpucnnError("which layers are trained has changed since the model was compiled: compile it again")
+            if not optimizer.trains(self.buffers):
+                raise GpucnnError("this model's optimizer now trains another model: compile each model with its own optimizer")
+            loss, batches, validation = batches_of(self, loss, x, y, given)
+        except BaseException:
+            self.data_format = before
+            raise
+        return loss, optimizer, batches, validation
+
     def train_on_batch(self, x: Any, y: Any, *, class_weight: Mapping[int, float] | None = None, sample_weight: Any = None) -> Any:
         """One training step on one batch, unshuffled. Returns (loss, accuracy) before the step, or only the loss without that metric."""
         loss, optimizer = self._ready(x)
         images, labels = self.checked(x, y)
         weights = example_weights(loss, labels, sample_weight, class_weight, self.dtype, self.output_shape[-1])
-        loss, labels = weighted(loss, labels, weights)
+        loss, labels = weighted(loss, self.targets(labels), weights)
         mean, correct = TrainingStep(self, loss, optimizer, graphs=False)(scaled(images, self.dtype), labels)  # type: ignore[arg-type]
         return (mean, correct / loss.answers(labels)) if "accuracy" in self.metrics else mean
 
@@ -256,6 +270,7 @@ class Sequential(Layered):
         parallel: as in `fit`; the result of all ranks is bit-identical to that of one process.
         """
         self._measured()
+        return_dict = flag(return_dict, "return_dict")
         inputs, labels = self.checked(*pair(x if y is None else (x, y), "data"), data_format)
         size, ranks = integer(batch_size, "batch_size", 1), join(parallel)
         same_to_measure(ranks, self, size, examples=inputs, labels=labels)
@@ -286,7 +301,7 @@ class Sequential(Layered):
         verbose: ignored, nothing is shown.
         parallel: as in `fit`; every rank returns all outputs.
         """
-        final = self.loss.fused_activation if self.loss and self.layers[-1].activation is None else None
+        final = self.loss.final(self.last_activation) if self.loss else None
         examples, size, ranks = self._examples(x, data_format), integer(batch_size, "batch_size", 1), join(parallel)
         same_to_measure(ranks, self, size, examples=examples)
         return predicted(self, examples, size, final, ranks)
@@ -344,9 +359,18 @@ class Sequential(Layered):
         return self._compiled()
 
     def checked(self, x: Any, y: Any, data_format: DataFormat | None = None) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Examples and labels, checked for training and evaluation. DataError or ShapeError if they do not fit the model or the loss."""
+        """Examples and labels, checked, as metrics take them. DataError or ShapeError if they do not fit the model or the loss."""
         inputs = self._examples(x, data_format)
         return inputs, self._measured().check_labels(y, len(inputs), math.prod(self.output_shape), self.dtype)
+
+    def targets(self, labels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Checked labels as the loss takes them."""
+        return self._measured().targets(labels, math.prod(self.output_shape), self.dtype)
+
+    def prepared(self, x: Any, y: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Examples and labels, checked, as a training step takes them."""
+        inputs, labels = self.checked(x, y)
+        return inputs, self.targets(labels)
 
 
 def load(path: str | Path, *, device: str | Device = "auto") -> Sequential:

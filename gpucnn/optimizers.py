@@ -12,7 +12,7 @@ from gpucnn.checks import flag, fraction, positive
 from gpucnn.errors import ArgumentError, GpucnnError
 from gpucnn.layers.parameter import Array, Buffers
 from gpucnn.names import Registry, Worded
-from gpucnn.schedules import Constant, Schedule, get_schedule
+from gpucnn.schedules import Constant, Schedule, as_rate, get_schedule
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
 
@@ -49,7 +49,7 @@ class Optimizer(Worded):
     def learning_rate(self) -> float:
         """The learning rate of the next step. A number, a schedule or a function that is assigned to it replaces the schedule. Callbacks of
         `fit` assign it between two epochs; a checkpoint holds a number or a registered schedule, and no function."""
-        return self.schedule(self.steps)
+        return self._rate(self.steps)
 
     @learning_rate.setter
     def learning_rate(self, value: float | Schedule) -> None:
@@ -132,8 +132,11 @@ class Optimizer(Worded):
         settings = {name: value for name, value in self.config().items() if name not in ("optimizer", "learning_rate")}
         return f"{type(self).__name__}({', '.join([f'learning_rate={rate}', *(f'{name}={value}' for name, value in settings.items())])})"
 
+    def _rate(self, step: int) -> float:
+        return as_rate(self.schedule(step), step)  # checked, because a schedule may be the user's own
+
     def _rates(self, step: int) -> tuple[float, float, float]:
-        return self.schedule(step), 1.0, 1.0
+        return self._rate(step), 1.0, 1.0
 
     def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
         raise NotImplementedError
@@ -145,6 +148,9 @@ class Optimizer(Worded):
             )
         if self._buffers.replaced:
             raise GpucnnError("which layers are trained has changed since this optimizer was attached: compile the model again")
+        for slot in self.slots:
+            if slot not in self.state:  # a setting was assigned that needs it
+                raise GpucnnError(f"this optimizer keeps a {slot} now, and did not when it was attached: compile the model again")
         return self._buffers
 
 
@@ -174,7 +180,10 @@ class SGD(Optimizer):
         self.weight_decay = positive(weight_decay, "weight_decay", zero=True)
         if self.nesterov and not self.momentum:
             raise ArgumentError("nesterov needs a momentum above 0, got momentum 0")
-        self.slots = ("velocity",) if self.momentum else ()
+
+    @property
+    def slots(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("velocity",) if self.momentum else ()
 
     def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
         buffers.device.ops.sgd_update(
@@ -186,11 +195,6 @@ class SGD(Optimizer):
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
         )
-
-    def config(self) -> dict[str, Any]:
-        settings = super().config()
-        del settings["slots"]
-        return settings
 
 
 @OPTIMIZERS.add("adam")
@@ -219,7 +223,7 @@ class Adam(Optimizer):
         self.weight_decay = positive(weight_decay, "weight_decay", zero=True)
 
     def _rates(self, step: int) -> tuple[float, float, float]:
-        rate, count = self.schedule(step), step + 1
+        rate, count = self._rate(step), step + 1
         shrink = 1 - rate * self.weight_decay if self._decoupled else 1.0
         return rate / (1 - self.beta1**count), 1 / math.sqrt(1 - self.beta2**count), shrink
 

@@ -145,7 +145,7 @@ def _compile(model: Any, config: dict[str, Any], path: Path) -> None:
     if loss is not None and optimizer is not None:
         model.compile(optimizer, loss, config["metrics"])
     elif loss is not None:
-        loss.check_model(model.output_shape, model.layers[-1].activation)
+        loss.check_model(model.output_shape, model.last_activation)
         model.loss, model.metrics = loss, list(config["metrics"])
     if unknown:
         model._unknown = f" (its file: {unknown})"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from gpucnn.checks import fraction, integer, positive
+from gpucnn.checks import SMALLEST, fraction, integer, positive
 from gpucnn.names import Registry, Worded
 
 __all__ = ["Constant", "Cosine", "OneCycle", "Schedule", "StepDecay"]
@@ -103,11 +103,19 @@ class Computed(Schedule):
         self.function = function
 
     def __call__(self, step: int) -> float:
-        return positive(self.function(step), f"the learning rate of step {step}", zero=True)
+        return as_rate(self.function(step), step)
 
     def config(self) -> dict[str, Any]:
         kind = self.function if hasattr(self.function, "__qualname__") else type(self.function)
         return {"schedule": type(self).__name__, "function": f"{kind.__module__}.{kind.__qualname__}"}
+
+
+def as_rate(value: Any, step: int) -> float:
+    """What a schedule has returned for a step, as a finite number of at least 0. It may be too small for float32: a rate that is multiplied
+    by a factor again and again becomes so in the end."""
+    if isinstance(value, float) and 0 < value < SMALLEST:
+        return float(value)
+    return positive(value, f"the learning rate of step {step}", zero=True)
 
 
 def _cosine(begin: float, end: float, progress: float) -> float:

@@ -22,6 +22,8 @@ ActivationName: TypeAlias = Literal[
 
 DataFormat: TypeAlias = Literal["channels_first", "channels_last"]
 
+Mode: TypeAlias = Literal["auto", "min", "max"]
+
 DType: TypeAlias = Literal["float32", "float64"]
 
 Precision: TypeAlias = Literal["highest", "high", "medium"]

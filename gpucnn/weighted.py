@@ -47,6 +47,7 @@ class Weighted(Loss):
         return (self.loss.each(device, outputs, own) * weights).mean(), correct, doutputs * weights[:, None]
 
 
+@quiet
 def example_weights(
     loss: Loss, labels: NDArray[Any], sample_weight: Any, class_weight: Mapping[int, float] | None, dtype: np.dtype[Any], outputs: int
 ) -> NDArray[Any] | None:
@@ -77,11 +78,13 @@ def example_weights(
                 )
             chosen = classes == (number if labels.ndim == 1 or labels.shape[1] > 1 else _as_checked(loss, number, dtype))
             weights[chosen] *= positive(weight, f"the weight of class {number}", zero=True)
+    if not np.isfinite(weights).all():
+        raise DataError(f"the weight of example {int(np.argmin(np.isfinite(weights)))} is infinite in {dtype}: give smaller weights")
     return weights
 
 
 def _as_checked(loss: Loss, number: int, dtype: np.dtype[Any]) -> Any:
-    """The target of class 0 or 1 of a model with one output: label smoothing moves it, and the hinge loss has −1 for 0."""
+    """The label of class 0 or 1 of a model with one output: the hinge loss has −1 for 0."""
     try:
         return loss.check_labels(np.array([number]), 1, 1, dtype).ravel()[0]
     except DataError:  # a loss of the user's, with other labels

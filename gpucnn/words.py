@@ -88,7 +88,6 @@ NO_ARGUMENT.update(
         "input_dim": SIZES,
         "kernel_constraint": "weights are not constrained",
         "kernel_regularizer": DECAY,
-        "mode": "what is monitored tells whether more is better",
         "name": "layers are named by their kind and number, such as model['conv2d_1']",
         "num_features": SIZES,
         "trainable": "set layer.trainable = False",

@@ -39,15 +39,26 @@ class Stream:
         self.seed, self.batch_size = seed, batch_size
         self.dtype: np.dtype[Any] = np.dtype("float32")
         self.prepared: Callable[[Any, Any], Pair] | None = None
+        self._begun: Iterator[Any] | None = None  # a pass over the source of which only the first batch was looked at
 
     def first(self) -> tuple[Any, Any]:
-        """The first batch; it is also yielded again."""
-        pair = next(iter(self.source), None)
-        if pair is None:
-            raise DataError("there are no batches: the source is empty")
-        if self.once:
-            self.source = itertools.chain([pair], self.source)
+        """The first batch of the next epoch, which yields it again. To look at it begins no further pass over the source: a loader that
+        shuffles would draw another order for it."""
+        ahead = self._pass()
+        pair = self._next(ahead, 0)
+        self._begun = itertools.chain([pair], ahead)
         return _pair(pair)
+
+    def examples(self, size: int) -> int:
+        """The examples of an epoch whose first batch has `size`: the last has fewer where the source says so, a list or a loader with a
+        `dataset`."""
+        most = size * self.steps_per_epoch
+        if isinstance(self.source, list | tuple):
+            known = sum(len(_pair(pair)[0]) for pair in self.source[: self.steps_per_epoch])
+        else:
+            dataset: Any = getattr(self.source, "dataset", None)
+            known = len(dataset) if hasattr(dataset, "__len__") else most
+        return known if most - size < known < most else most
 
     @property
     def fingerprint(self) -> list[Any]:
@@ -57,18 +68,23 @@ class Stream:
     def epoch(self, epoch: int, start: int = 0, part: Callable[[int], slice] | None = None) -> Iterator[Pair]:
         """The batches of an epoch from step `start` on; of each, the slice that `part` returns for its size."""
         assert self.prepared is not None
-        source = iter(self.source)
+        source = self._pass()
         if not self.once:
             source = itertools.islice(source, start, None)
         for step in range(start, self.steps_per_epoch):
-            pair = next(source, None)
-            if pair is None:
-                raise DataError(
-                    f"the batches ended after {step} of the {self.steps_per_epoch} steps of an epoch: give fewer steps_per_epoch"
-                )
-            x, labels = self.prepared(*_pair(pair))
+            x, labels = self.prepared(*_pair(self._next(source, step)))
             own = slice(0, len(x)) if part is None else part(len(x))
             yield scaled(x[own], self.dtype), labels[own]
+
+    def _pass(self) -> Iterator[Any]:
+        begun, self._begun = self._begun, None
+        return iter(self.source) if begun is None else begun
+
+    def _next(self, source: Iterator[Any], step: int) -> Any:
+        pair = next(source, None)
+        if pair is None:
+            raise DataError(f"the batches ended after {step} of the {self.steps_per_epoch} steps of an epoch: give fewer steps_per_epoch")
+        return pair
 
 
 def gathered(source: Iterable[Any], steps: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -49,8 +49,7 @@ def as_onnx(model: Sequential, *, logits: bool = False, where: str = "the model"
         if not bool(model.device.xp.isfinite(array.value).all()):
             raise CheckpointError(f"{where} was not written: {name!r} contains NaN or infinity; train it again")
     nodes = Nodes()
-    last = model.layers[-1]
-    final = model.loss.fused_activation if model.loss is not None and last.activation is None else None
+    final = None if model.loss is None else model.loss.final(model.last_activation)
     x = in_turn(nodes, numbered(model.layers), INPUT, logits=logits)
     if final is not None and not logits:
         nodes.layer = "predict"

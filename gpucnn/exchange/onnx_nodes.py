@@ -97,9 +97,10 @@ def put(nodes: Nodes, layer: Layer, x: str, path: str, *, logits: bool = False) 
 
 
 def in_turn(nodes: Nodes, layers: Mapping[str, Layer], x: str, path: str = "", *, logits: bool = False) -> str:
-    """Writes layers in sequence, given by name. `logits` applies to the last one."""
+    """Writes layers in sequence, given by name. `logits` applies to the last one, or to the last in it, if it is a stack."""
     for left, (name, layer) in zip(range(len(layers) - 1, -1, -1), layers.items(), strict=True):
-        x = put(nodes, layer, x, f"{path}.{name}" if path else name, logits=logits and not left)
+        here, raw = f"{path}.{name}" if path else name, logits and not left
+        x = in_turn(nodes, layer.inner(), x, here, logits=True) if raw and type(layer) is Stack else put(nodes, layer, x, here, logits=raw)
     return x
 
 

@@ -12,6 +12,7 @@ from gpucnn.device import to_numpy
 from gpucnn.errors import ArgumentError, CheckpointError, GpucnnError
 from gpucnn.files import append, why_not_written
 from gpucnn.metrics import METRICS
+from gpucnn.signatures import Mode
 from gpucnn.surroundings import user_path
 from gpucnn.text import shown
 from gpucnn.training.checkpoint import as_json
@@ -151,32 +152,38 @@ def check_files(callbacks: Sequence[Callback]) -> None:
             raise ArgumentError(f"{type(other).__name__} and {name} both write {callback.path}: name another file for one of them")
 
 
-def _direction(monitor: object) -> int:
-    """1 for a loss (lower is better), −1 for a metric (higher is better)."""
+def _direction(monitor: object, mode: object) -> int:
+    """1 if lower is better, −1 if higher is. By default lower is for a loss, and higher for a metric."""
     names = {"loss": 1, **dict.fromkeys(METRICS, -1)}
-    return pick(monitor, {**names, **{f"val_{name}": sign for name, sign in names.items()}}, "quantity to monitor")
+    usual = pick(monitor, {**names, **{f"val_{name}": sign for name, sign in names.items()}}, "quantity to monitor")
+    return pick(mode, {"auto": usual, "min": 1, "max": -1}, "mode")
 
 
 class EarlyStopping(Callback):
     """Stops when `monitor` has not improved by more than `min_delta` for `patience` epochs.
 
-    monitor: loss or accuracy, with or without the prefix val_, or another metric with it: validation alone measures those. The lowest loss
-        is the best, and the highest value of a metric.
+    monitor: loss or accuracy, with or without the prefix val_, or another metric with it: validation alone measures those.
     restore_best: end with the parameters of the best epoch.
+    mode: "min" if the lowest value is the best, "max" if the highest is. "auto" takes the lowest loss, and the highest value of any metric:
+        for a registered metric that counts errors, give "min".
     """
 
     name = "early_stopping"
 
-    def __init__(self, monitor: str = "val_loss", patience: int = 3, min_delta: float = 0.0, restore_best: bool = True) -> None:
-        self.sign = _direction(monitor)
+    def __init__(
+        self, monitor: str = "val_loss", patience: int = 3, min_delta: float = 0.0, restore_best: bool = True, *, mode: Mode = "auto"
+    ) -> None:
+        self.sign = _direction(monitor, mode)
         self.monitor = monitor
         self.patience = integer(patience, "patience", 1)
         self.min_delta = positive(min_delta, "min_delta", zero=True)
         self.restore_best = flag(restore_best, "restore_best")
+        self.mode = mode
         self.best: float | None = None
         self.waited = 0
         self._parameters: Any = None  # of the best epoch
         self._last: Any = None  # of the last epoch, after the best ones replaced them: a longer run continues from these
+        self._restored = False  # whether all of this comes from the checkpoint that a run is resumed from
 
     def on_train_begin(self, run: Run) -> None:
         if self.monitor not in run.measures:
@@ -184,7 +191,7 @@ class EarlyStopping(Callback):
                 f"early stopping monitors {self.monitor!r}, which this run does not have: it has {', '.join(run.measures)}"
                 f"{'' if run.validated else '; give fit validation_data, or watch one of these'}"
             )
-        if not run.resumed:
+        if not (run.resumed and self._restored):  # the checkpoint may be of a run without early stopping
             self.best, self.waited, self._parameters, self._last = None, 0, None, None
         for kept in (self._parameters, self._last):
             if kept is not None and kept.shape != (run.model.buffers.size,):
@@ -192,6 +199,7 @@ class EarlyStopping(Callback):
         if self._last is not None:
             run.model.buffers.put(self._last)
             self._last = None
+        self._restored = False
 
     def on_epoch_end(self, run: Run) -> None:
         row = run.history.rows[-1]
@@ -206,16 +214,25 @@ class EarlyStopping(Callback):
 
     def on_train_end(self, run: Run) -> None:
         if run.finished and self._parameters is not None:
-            self._last = run.model.buffers.copy()
+            if run.last is None:  # else another has put its own best ones in place
+                run.last = run.model.buffers.copy()
+            self._last = run.last
             run.model.buffers.put(self._parameters)
 
     def state(self) -> dict[str, Any]:
-        return {"best": self.best, "waited": self.waited}
+        return {"best": self.best, "waited": self.waited, "monitor": self.monitor, "sign": self.sign}
 
     def arrays(self) -> dict[str, Any]:
         kept = {"parameters": self._parameters, "last": self._last}
         return {name: to_numpy(array) for name, array in kept.items() if array is not None}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, Any]) -> None:
+        before, now = (state.get("monitor", self.monitor), state.get("sign", self.sign)), (self.monitor, self.sign)
+        if before != now:  # its best value is one of another quantity
+            told, tells = (f"the {'lowest' if sign == 1 else 'highest'} {monitor}" for monitor, sign in (before, now))
+            raise CheckpointError(
+                f"early stopping looked for {told} in the run of the checkpoint, and looks for {tells} now: give monitor and mode as before"
+            )
         self.best, self.waited = None if state["best"] is None else float(state["best"]), int(state["waited"])
         self._parameters, self._last = arrays.get("parameters") if self.restore_best else None, arrays.get("last")
+        self._restored = True

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.arrays import numbers
-from gpucnn.checks import integer, proportion
+from gpucnn.checks import flag, integer, proportion
 from gpucnn.data.augment import augmentation
 from gpucnn.data.batches import Batches
 from gpucnn.data.stream import Stream, gathered, is_stream
@@ -44,6 +44,7 @@ def stream_of(x: Any, given: Given) -> Stream:
         raise ArgumentError(f"labels are missing: give fit(x, y), or batches (x, y) one after another, got {shown(x)}")
     if given.sample_weight is not None or given.class_weight is not None or given.augment is not None or given.validation_split:
         raise ArgumentError("class_weight, sample_weight, augment and validation_split go with arrays x and y, not with batches")
+    flag(given.shuffle, "shuffle")  # batches keep their order, but an argument that is none is still refused
     return Stream(x, given.steps_per_epoch, seed=given.seed, batch_size=given.batch_size)
 
 
@@ -56,7 +57,7 @@ def batches_of(model: Any, loss: Loss, x: Any, y: Any, given: Given) -> tuple[Lo
     """(loss, batches, validation data) for a built model and its loss."""
     validation = None if given.validation_data is None else _checked(model, given.validation_data)
     if isinstance(x, Stream):
-        x.prepared, x.dtype = model.checked, model.dtype
+        x.prepared, x.dtype = model.prepared, model.dtype
         return loss, x, validation
     images, labels = model.checked(x, y)
     weights = example_weights(loss, labels, given.sample_weight, given.class_weight, model.dtype, model.output_shape[-1])
@@ -70,7 +71,7 @@ def batches_of(model: Any, loss: Loss, x: Any, y: Any, given: Given) -> tuple[Lo
             )
         validation, images, labels = (images[cut:], labels[cut:]), images[:cut], labels[:cut]
         weights = None if weights is None else weights[:cut]
-    loss, labels = weighted(loss, labels, weights)
+    loss, labels = weighted(loss, model.targets(labels), weights)
     augment = augmentation(given.augment) if isinstance(given.augment, str | Mapping) else given.augment
     return (
         loss,

@@ -12,6 +12,7 @@ from gpucnn.device import to_numpy
 from gpucnn.layers.base import Array
 from gpucnn.losses import Loss
 from gpucnn.metrics import METRICS
+from gpucnn.text import shown
 from gpucnn.training.ahead import as_in_batches_of, compile_ahead
 from gpucnn.training.communicator import Communicator
 from gpucnn.training.parallel import each_batch
@@ -38,7 +39,7 @@ def measured(
     final = loss.fused_activation
 
     def work(batch: slice) -> tuple[float, int, int, Any]:
-        part = model.device.array(labels[batch])
+        part = model.device.array(model.targets(labels[batch]))
         if others:
             outputs = output(model, x[batch], logits=final is not None)
             value, right, _ = loss(model.device, outputs, part)
@@ -54,8 +55,16 @@ def measured(
     losses, correct, answers, scores = zip(*_by_batches(model, key, len(x), batch_size, work, ranks), strict=True)
     found = {"loss": sum(losses) / len(x)}
     for name in metrics:
-        found[name] = float(METRICS[name](np.concatenate(scores), labels)) if name in others else sum(correct) / sum(answers)
+        found[name] = _value(name, METRICS[name](np.concatenate(scores), labels)) if name in others else sum(correct) / sum(answers)
     return found
+
+
+def _value(name: str, value: Any) -> float:
+    """What a metric has returned. It may be NaN, or a number of any library."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):  # the last from PyTorch
+        raise TypeError(f"the metric {name!r} must return a number, got {shown(value)}") from None
 
 
 def predicted(model: Any, x: Any, batch_size: int, final: str | None, ranks: Communicator | None = None) -> np.ndarray[Any, Any]:

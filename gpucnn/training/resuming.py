@@ -30,6 +30,15 @@ def _notes(callbacks: Sequence[Callback]) -> dict[str, Any]:
     return {name: value for callback in callbacks if isinstance(callback, Checkpoint) for name, value in callback.notes.items()}
 
 
+def _named(callbacks: Sequence[Callback]) -> dict[str, Callback]:
+    """The callbacks with a state, by its key in a checkpoint: of several of one name, the second is name_2, the third name_3."""
+    found: dict[str, Callback] = {}
+    for name in dict.fromkeys(callback.name for callback in callbacks if callback.name):
+        for number, callback in enumerate((each for each in callbacks if each.name == name), 1):
+            found[name if number == 1 else f"{name}_{number}"] = callback
+    return found
+
+
 def seen(model: Any, optimizer: Any, batches: Any, validation: Any, recipe: dict[str, Any], epochs: int, metrics: Any) -> dict[str, Any]:
     """The values that must be the same on all ranks of a run, by name."""
     package = sys.modules[__name__.partition(".")[0]]
@@ -85,9 +94,9 @@ def _tensors(run: Run) -> dict[str, Any]:
 def save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Callback]) -> None:
     run.totals()  # waits for the pending steps
     tensors = _tensors(run)
-    named = [callback for callback in callbacks if callback.name]
-    for callback in named:
-        tensors |= {f"{callback.name}.{name}": value for name, value in callback.arrays().items()}
+    named = _named(callbacks)
+    for key, callback in named.items():
+        tensors |= {f"{key}.{name}": value for name, value in callback.arrays().items()}
     description = {
         "recipe": recipe,
         "notes": dict(_notes(callbacks)),
@@ -96,7 +105,7 @@ def save(run: Run, path: Path, recipe: dict[str, Any], callbacks: Sequence[Callb
         "optimizer steps": run.optimizer.steps,
         **_history(run, path, callbacks),
         "model state": run.model.state(),
-        "callbacks": {callback.name: callback.state() for callback in named},
+        "callbacks": {key: callback.state() for key, callback in named.items()},
     }
     schedule = plain(run.optimizer.schedule.config())
     if schedule != plain(recipe["optimizer"].get("learning_rate", schedule)):  # a callback has assigned another
@@ -180,11 +189,11 @@ def restore(run: Run, given: tuple[Any, ...], recipe: dict[str, Any], callbacks:
         first = _like(0, description.get("first epoch", 0), "first epoch")
         if description["model state"].keys() != run.model.state().keys():
             raise CheckpointError(f"{path} contains the random state of other layers than the model's")
-        own = {}
-        for callback in callbacks:
-            if callback.name in description["callbacks"]:
-                prefix = f"{callback.name}."
-                own[callback.name] = {
+        named, own = _named(callbacks), {}
+        for key in named:
+            if key in description["callbacks"]:
+                prefix = f"{key}."
+                own[key] = {
                     name.removeprefix(prefix): run.model.device.array(value) for name, value in tensors.items() if name.startswith(prefix)
                 }
         if (schedule := description.get("learning rate")) is not None:
@@ -195,9 +204,8 @@ def restore(run: Run, given: tuple[Any, ...], recipe: dict[str, Any], callbacks:
                 )
             schedule = get_schedule(schedule)
         run.model.restore(description["model state"])
-        for callback in callbacks:
-            if callback.name in own:
-                callback.restore(description["callbacks"][callback.name], own[callback.name])
+        for key, arrays_of_it in own.items():
+            named[key].restore(description["callbacks"][key], arrays_of_it)
         take({name: array for name, array in tensors.items() if name.startswith(PARTS)}, arrays, path)
     except CheckpointError:
         run.model.restore(before)

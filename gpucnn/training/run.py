@@ -40,6 +40,7 @@ class Run:
     resumed: bool = False
     ranks: int = 1  # the number of ranks that train together
     rank: int = 0  # the number of this rank
+    last: Any = None  # the parameters of the last epoch, once a callback has put others in their place at the end of the run
     totals: Callable[[], Totals] = Totals  # over the current epoch; calling it waits for the pending steps
     _asked: tuple[float, int] = (0.0, 0)  # loss and examples when `batch_loss` was last read
 

@@ -197,14 +197,14 @@ class Graph:
 
     def _scores(self, model: Sequential, last: int) -> int | None:
         """The node of the probabilities, as `Sequential.predict` returns them; an activation left to the loss is added."""
-        shape, activation = model.output_shape, model.layers[-1].activation
+        shape, activation = model.output_shape, model.last_activation
         if len(shape) != 1:
             return None
         loss = model.loss
         if loss is None and shape[0] > 1:
             loss = get_loss("categorical_crossentropy")  # as in `gpucnn predict`
-        final = None if loss is None else loss.fused_activation
-        if activation is None and final is not None:
+        final = None if loss is None else loss.final(activation)
+        if final is not None:
             added = self._add("probabilities", final.capitalize(), "pass", [last], shape, activation=final, options={})
             self.tree.append(added)
             return added

@@ -225,12 +225,15 @@ def test_images_have_channels_first_also_where_the_model_takes_them_last(tmp_pat
     np.testing.assert_allclose(run(tmp_path / "model.onnx", x.transpose(0, 3, 1, 2)), model.predict(x), rtol=APART, atol=APART)
 
 
-def test_a_last_softmax_is_left_off_for_logits_and_the_model_stays_as_it_was(tmp_path: Path) -> None:
-    model = gc.Sequential(gc.Dense(3, activation="softmax")).build((4,), device="cpu")
-    export_onnx(model, tmp_path / "model.onnx", logits=True)
+@pytest.mark.parametrize("within", [lambda layer: layer, gc.Stack, gc.Sequential, lambda layer: gc.Stack(gc.Dense(4), gc.Stack(layer))])
+def test_a_last_softmax_is_left_off_for_logits_and_the_model_stays_as_it_was(within: Any, tmp_path: Path) -> None:
+    """Also in a stack; and without `logits` there is one, not two."""
+    model = gc.Sequential(within(gc.Dense(3, activation="softmax"))).build((4,), device="cpu").compile()
     x = np.random.default_rng(0).random((2, 4), np.float32)
-    np.testing.assert_allclose(run(tmp_path / "model.onnx", x), model.forward(x, logits=True), rtol=APART, atol=APART)
-    assert model.layers[-1].activation == "softmax"
+    for logits, expected in ((True, model.forward(x, logits=True)), (False, model.forward(x))):
+        export_onnx(model, tmp_path / "model.onnx", logits=logits)
+        np.testing.assert_allclose(run(tmp_path / "model.onnx", x), expected, rtol=APART, atol=APART)
+    assert model.last_activation == "softmax"
 
 
 def test_a_layer_of_ones_own_is_named_and_nothing_is_written(tmp_path: Path) -> None:

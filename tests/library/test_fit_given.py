@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gpucnn as gc
+from gpucnn.data.stream import Stream
 from gpucnn.errors import ArgumentError, DataError, GpucnnError, ShapeError
 
 RNG = np.random.default_rng(8)
@@ -199,12 +200,15 @@ def test_weights_that_cannot_be() -> None:
         ({"sample_weight": -np.ones(44)}, DataError, "at least 0"),
         ({"sample_weight": np.full(44, np.nan)}, DataError, "finite"),
         ({"sample_weight": "heavy"}, DataError, "sample_weight must be"),
+        ({"sample_weight": np.full(44, 1e300)}, DataError, "weight of example 0 is infinite in float32: give smaller"),
+        ({"class_weight": {Y[3]: 1e30}, "sample_weight": np.r_[[1] * 3, 1e9, [1] * 40]}, DataError, "weight of example 3 is infinite"),
         ({"class_weight": [1, 2, 3]}, TypeError, "class_weight must be a dict"),
         ({"class_weight": {"a": 1}}, TypeError, "integer"),
         ({"class_weight": {0: -1}}, ArgumentError, "the weight of class 0"),
         ({"class_weight": {0: 1, 7: 2.0}}, ArgumentError, "a weight for class 7, and classes are numbered from 0 to [0-9]$"),
     ):
-        with pytest.raises(error, match=message):
+        with warnings.catch_warnings(), pytest.raises(error, match=message):
+            warnings.simplefilter("error")
             model().fit(X, Y, verbose=False, **more)  # type: ignore[arg-type]
 
     class Own(gc.MeanSquaredError):
@@ -212,6 +216,16 @@ def test_weights_that_cannot_be() -> None:
 
     with pytest.raises(ArgumentError, match="does not have the loss of each example"):
         model(Own()).fit(X, LABELS["mse"], sample_weight=np.ones(44), verbose=False)  # type: ignore[arg-type]
+
+
+def test_a_fit_that_is_refused_leaves_how_the_model_reads_images() -> None:
+    made, images = model(), X.transpose(0, 2, 3, 1)
+    for x, y, error in ((images[:, 1:], Y, ValueError), (images, Y + 3, DataError), (X, Y, ValueError)):
+        with pytest.raises(error):
+            made.fit(x, y, data_format="channels_last", verbose=False)
+        assert made.data_format is None and made.predict(X).shape == (44, 3)
+    made.fit(images, Y, data_format="channels_last", verbose=False)
+    assert made.data_format == "channels_last" and made.predict(images).shape == (44, 3)
 
 
 # One batch at a time, and batches of others.
@@ -273,6 +287,49 @@ def test_a_model_is_built_for_the_first_batch_and_the_batch_is_not_lost() -> Non
     made.fit(endless(), steps_per_epoch=3, verbose=False)
     expected.fit(pairs(), verbose=False)
     assert bits(made) == bits(expected)
+
+
+def test_a_loader_that_shuffles_is_passed_over_once_an_epoch() -> None:
+    """Whoever looks at its first batch, to build the model or to compile its loops, takes it from the pass that trains."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    data = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+
+    def trained(built: bool, source: Callable[[Any], Any]) -> bytes:
+        torch.manual_seed(3)
+        made = gc.Sequential(gc.Flatten(), gc.Dense(3)).compile(gc.SGD(0.1))
+        if built:
+            made.build(X.shape[1:], device="cpu")
+        made.fit(source(torch.utils.data.DataLoader(data, batch_size=16, shuffle=True)), steps_per_epoch=3, epochs=2, verbose=False)
+        return bits(made)
+
+    def each(loader: Any) -> Iterator[tuple[Any, Any]]:
+        for _ in range(2):
+            yield from loader
+
+    expected = trained(True, each)
+    assert trained(True, lambda loader: loader) == trained(False, lambda loader: loader) == trained(False, each) == expected
+
+
+def test_how_many_examples_an_epoch_has_where_the_source_says_so() -> None:
+    def of(source: Any, steps: int | None = None) -> int:
+        return Stream(source, steps).examples(16)
+
+    assert of(pairs()) == of(Sized(pairs(), 44)) == 44 and of(Sequence(pairs())) == of(endless(), 3) == of(Sized(pairs(), 50)) == 48
+    assert of(pairs(), 2) == of(Sized(pairs(), 44), 2) == 32 and of([*pairs(), (X[:3], Y[:3])]) == 64
+    assert of(Sized(pairs(), None)) == 48
+
+
+class Sized:
+    """A loader of a set of so many examples, which may have no length."""
+
+    def __init__(self, batches: list[Any], examples: int | None) -> None:
+        self.batches, self.dataset = batches, object() if examples is None else range(examples)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
 
 
 def test_batches_that_cannot_be() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 
 import gpucnn as gc
-from gpucnn.errors import UnknownNameError
+from gpucnn.errors import ArgumentError, UnknownNameError
 from gpucnn.initializers import INITIALIZERS, fans, get_initializer
 
 SHAPE = (64, 32, 3, 5)  # fan_in 32·15, fan_out 64·15; 30,720 values
@@ -56,6 +58,26 @@ def test_an_unknown_initializer_is_refused_where_it_is_given() -> None:
     for make in (lambda: gc.Conv2D(2, 3, initializer="he"), lambda: gc.Dense(2, initializer="xavier"), lambda: get_initializer("he")):
         with pytest.raises(UnknownNameError, match=r"unknown initializer .*he_normal, he_uniform, glorot_normal, glorot_uniform, zeros"):
             make()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (lambda shape: np.ones((2, 2)), r"must have the shape \(3, 4\), got \(2, 2\)"),
+        (lambda shape: 1.0, r"must have the shape \(3, 4\), got \(\)"),
+        (lambda shape: np.full(shape, np.nan), "must be finite numbers, in float32 too, got NaN"),
+        (lambda shape: np.full(shape, 1e300), "must be finite numbers, in float32 too"),
+        (lambda shape: "ones", "must be numbers, got <U4"),
+        (lambda shape: None, "must be numbers, got object"),
+        (lambda shape: np.full(shape, 1j), "must be numbers, got complex128"),
+    ],
+)
+def test_what_a_function_may_not_return(values: Any, message: str) -> None:
+    with warnings.catch_warnings(), pytest.raises(ArgumentError, match=f"^what the initializer .*lambda> returns {message}"):
+        warnings.simplefilter("error")
+        gc.Sequential(gc.Dense(3, initializer=values)).build((4,), device="cpu")
+    whole = gc.Sequential(gc.Dense(3, initializer=lambda shape: np.ones(shape, int).tolist())).build((4,), device="cpu")
+    assert (whole.parameters["dense_1.weight"].value == 1).all()
 
 
 def test_the_default_is_hes_before_relu_and_glorots_elsewhere() -> None:

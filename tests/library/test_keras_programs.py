@@ -309,10 +309,7 @@ def test_a_function_is_an_initializer(tmp_path: Path) -> None:
         loaded.build((2, 4, 4), device="cpu")
 
 
-def test_functions_that_are_no_initializers() -> None:
-    for function in (lambda shape: np.ones(3), lambda shape: np.full(shape, np.nan)):
-        with pytest.raises(ArgumentError, match="must return finite numbers of shape"):
-            gc.Sequential(gc.Dense(2, initializer=function)).build((5,), device="cpu")
+def test_names_that_are_initializers_and_one_that_is_not() -> None:
     for name in ("Zeros", "ones", "GlorotUniform"):
         gc.Sequential(gc.Dense(2, kernel_initializer=name)).build((5,), device="cpu")  # type: ignore[call-arg]
     with pytest.raises(UnknownNameError, match="unknown initializer 'he'"):

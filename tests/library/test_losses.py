@@ -13,6 +13,7 @@ import gpucnn as gc
 import gpucnn.functional as F
 from gpucnn.errors import DataError, ShapeError, UnknownNameError
 from gpucnn.losses import check_class_labels, get_loss
+from gpucnn.metrics import METRICS
 from gpucnn.ops import cpu
 
 F64 = np.dtype("float64")
@@ -341,7 +342,7 @@ def test_label_smoothing_is_pytorchs(smoothing: float, rng: np.random.Generator)
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
     logits, labels = rng.normal(size=(6, 4)), rng.integers(0, 4, 6)
     loss = gc.CategoricalCrossentropy(label_smoothing=smoothing)
-    rows = loss.check_labels(labels, 6, 4, F64)
+    rows = loss.targets(loss.check_labels(labels, 6, 4, F64), 4, F64)
     np.testing.assert_allclose(rows.sum(axis=1), 1)
     tensor = torch.tensor(logits, requires_grad=True)
     ref = torch.nn.functional.cross_entropy(tensor, torch.tensor(labels), label_smoothing=smoothing)
@@ -349,11 +350,46 @@ def test_label_smoothing_is_pytorchs(smoothing: float, rng: np.random.Generator)
     value, _, dlogits = cpu.softmax_cross_entropy(logits, rows)
     assert float(value) == pytest.approx(float(ref.detach()), rel=1e-12)
     np.testing.assert_allclose(dlogits, tensor.grad, rtol=1e-10, atol=1e-12)
-    np.testing.assert_allclose(loss.check_labels(np.eye(4)[labels], 6, 4, F64), rows)
-    bits = gc.BinaryCrossentropy(label_smoothing=smoothing).check_labels(np.array([0, 1]), 2, 1, F64)
+    np.testing.assert_allclose(loss.targets(loss.check_labels(np.eye(4)[labels], 6, 4, F64), 4, F64), rows)
+    bits = gc.BinaryCrossentropy(label_smoothing=smoothing).targets(np.array([[0.0], [1.0]]), 1, F64)
     np.testing.assert_allclose(bits[:, 0], [smoothing / 2, 1 - smoothing / 2])
     with pytest.raises(ValueError, match="label_smoothing must be at least 0 and below 1, got 1"):
         gc.CategoricalCrossentropy(label_smoothing=1)
+
+
+@pytest.mark.parametrize("form", ["numbers", "rows", "two classes"])
+def test_label_smoothing_is_for_the_loss_and_metrics_see_the_labels(form: str, rng: np.random.Generator, monkeypatch: Any) -> None:
+    """In evaluate and in fit, for arrays and for batches; the loss of all of them, and that of the validation, is PyTorch's."""
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle of this test")
+    seen: list[Any] = []
+    monkeypatch.setitem(METRICS, "seen", lambda scores, labels: seen.append(labels.copy()) or 0.0)
+    units = 1 if form == "two classes" else 3
+    x, numbers = rng.normal(size=(10, 5)), rng.integers(0, max(units, 2), 10)
+    y = {"numbers": numbers, "rows": np.eye(3)[numbers % 3], "two classes": numbers[:, None].astype(float)}[form]
+    loss = (gc.BinaryCrossentropy if units == 1 else gc.CategoricalCrossentropy)(label_smoothing=0.2)
+
+    def model() -> gc.Sequential:
+        made = gc.Sequential(gc.Dense(units)).build((5,), seed=1, device="cpu", dtype="float64")
+        return made.compile(gc.SGD(0.1), loss, ["seen"])
+
+    def reference(model: gc.Sequential) -> float:
+        outputs = torch.tensor(model.forward(x))
+        if units == 1:
+            return float(torch.nn.functional.binary_cross_entropy_with_logits(outputs, torch.tensor(y * 0.8 + 0.1)))
+        return float(torch.nn.functional.cross_entropy(outputs, torch.tensor(y), label_smoothing=0.2))
+
+    made, batched, single = model(), model(), model()
+    before = reference(made)
+    assert made.evaluate(x, y, batch_size=4)[0] == pytest.approx(before, rel=1e-12)
+    history = made.fit(x, y, batch_size=10, validation_data=(x, y), verbose=False)
+    batched.fit([(x, y)], validation_data=[(x[:5], y[:5]), (x[5:], y[5:])], shuffle=False, verbose=False)
+    assert history["loss"] == pytest.approx([before], rel=1e-12) and single.train_on_batch(x, y) == pytest.approx(before, rel=1e-12)
+    assert history["val_loss"] == pytest.approx([reference(made)], rel=1e-12)
+    for other in (batched, single):
+        np.testing.assert_allclose(other.buffers.values, made.buffers.values, rtol=1e-12)
+    assert len(seen) == 3
+    for labels in seen:
+        np.testing.assert_array_equal(labels, y)
 
 
 @pytest.mark.parametrize("loss", ["hinge", "root_mean_squared_error", gc.CategoricalCrossentropy(label_smoothing=0.2)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,14 @@ def test_precision_and_recall_are_scikit_learns(rng: np.random.Generator) -> Non
     np.testing.assert_allclose(recall, expected[1])
     assert metrics.precision(scores, labels) == pytest.approx(precision.mean())
     assert metrics.recall(scores, np.eye(5)[labels]) == pytest.approx(recall.mean())
+
+
+@pytest.mark.parametrize("value", ["half", None, [0.5], np.ones(2), 1j])
+def test_a_metric_returns_a_number(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(metrics.METRICS, "own", lambda scores, labels: value)
+    model = gc.Sequential(gc.Dense(3)).build((4,), device="cpu").compile(metrics=["own"])
+    with pytest.raises(TypeError, match=r"^the metric 'own' must return a number, got "):
+        model.evaluate(np.zeros((2, 4)), [0, 1])
 
 
 def test_new_metrics_are_measured_by_name() -> None:

@@ -240,6 +240,25 @@ def test_momentum_alone_has_a_velocity() -> None:
         assert all(array.shape == model.buffers.values.shape and array.dtype == np.float64 for array in optimizer.state.values())
 
 
+def test_a_momentum_that_is_assigned_waits_for_compile_and_is_not_passed_over() -> None:
+    """Without its buffer the steps would be those without a momentum."""
+    model, expected = small_model().compile(gc.SGD(0.1)), small_model().compile(gc.SGD(0.1, momentum=0.9))
+    x, y = np.arange(18.0).reshape(2, 1, 3, 3) / 18, np.array([0, 2])
+    model.optimizer.momentum = 0.9  # type: ignore[union-attr]
+    before = model.buffers.values.copy()
+    for step in (lambda: model.fit(x, y, verbose=False), lambda: model.train_on_batch(x, y), model.optimizer.step):  # type: ignore[union-attr]
+        with pytest.raises(GpucnnError, match="keeps a velocity now, and did not when it was attached: compile the model again"):
+            step()
+    np.testing.assert_array_equal(model.buffers.values, before)
+    model.compile(model.optimizer)
+    for each in (model, expected):
+        each.epochs_begun = 0
+        each.fit(x, y, epochs=3, verbose=False)
+    np.testing.assert_array_equal(model.buffers.values, expected.buffers.values)
+    model.optimizer.momentum = 0.0  # type: ignore[union-attr]
+    model.fit(x, y, verbose=False)
+
+
 def test_the_operations_settings_that_are_left_out() -> None:
     rng = np.random.default_rng(3)
     p, g, v = rng.normal(size=7), rng.normal(size=7), rng.normal(size=7)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 
 import gpucnn as gc
 from gpucnn.errors import ArgumentError, CheckpointError, TrainingError
+from gpucnn.metrics import METRICS
 from gpucnn.training.alike import difference
 from gpucnn.training.checkpoint import load_tensors, save_tensors
 
@@ -260,6 +264,61 @@ def test_improvements_within_min_delta_do_not_count() -> None:
     assert len(history.rows) == 4
 
 
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_mode_is_that_of_keras(mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "keras" not in sys.modules:
+        monkeypatch.setenv("KERAS_BACKEND", "torch")
+    pytest.importorskip("torch", reason="Keras has no backend here: PyTorch is not installed")
+    keras = pytest.importorskip("keras", reason="Keras is not installed")
+    monkeypatch.setitem(METRICS, "errors", lambda scores, labels: 0.0)
+    model, rng = build(), np.random.default_rng(1)
+    for patience, delta, first in itertools.product((1, 2, 3), (0.0, 0.3), (0.0, -5.0, 5.0)):
+        theirs = keras.callbacks.EarlyStopping("val_errors", delta, patience, mode=mode)
+        theirs.set_model(watched := types.SimpleNamespace(stop_training=False))
+        own = stopping(monitor="val_errors", mode=mode, patience=patience, min_delta=delta)
+        run = gc.training.callbacks.Run(model, model.optimizer, 1, 99, metrics=["errors"], validated=True)
+        theirs.on_train_begin()
+        own.on_train_begin(run)
+        for epoch, value in enumerate([first, *rng.normal(first, 1, 8).tolist(), float("nan"), *rng.normal(first, 1, 8).tolist()]):
+            run.history.rows.append({"val_errors": value})
+            theirs.on_epoch_end(epoch, {"val_errors": value})
+            own.on_epoch_end(run)
+            assert (own.waited, run.stop) == (theirs.wait, watched.stop_training), (epoch, patience, delta)
+            if run.stop:
+                break
+        assert run.stop and own.best is not None and own.best * own.sign == theirs.best
+
+
+def test_the_mode_decides_which_parameters_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those with the fewest errors, where more of a metric is worse; by default more of it is better."""
+    monkeypatch.setitem(METRICS, "errors", lambda scores, labels: 1 - gc.metrics.accuracy(scores, labels))
+    ends = {}
+    for mode in ("min", "max", "auto"):
+        model = build().compile(gc.SGD(0.5, momentum=0.8), metrics=["errors"])
+        history = train(model, [stopping(monitor="val_errors", mode=mode, patience=99)], epochs=12)
+        ends[mode] = model.evaluate(XV, YV)[1]
+    errors = history["val_errors"]
+    assert min(errors) < max(errors)
+    assert (ends["min"], ends["max"], ends["auto"]) == (min(errors), max(errors), max(errors))
+    assert stopping(monitor="val_accuracy").sign == stopping(monitor="val_loss", mode="max").sign == -stopping().sign
+    for mode in ("MIN", "lowest", None, True, 1):
+        with pytest.raises(ValueError, match=r"unknown mode .*: there are auto, min, max"):
+            stopping(mode=mode)
+
+
+@pytest.mark.parametrize("other", [{"monitor": "val_accuracy"}, {"mode": "max"}])
+def test_a_run_is_not_resumed_to_look_for_something_else(other: dict[str, Any], tmp_path: Path) -> None:
+    """The best value so far would be one of another quantity, which none of this one's may ever be better than."""
+    path = tmp_path / "run.safetensors"
+    train(build(), [stopping(), gc.Checkpoint(path)], epochs=1)
+    model = build()
+    before, sought = bits(model), "the highest val_(accuracy|loss)"
+    with pytest.raises(CheckpointError, match=f"looked for the lowest val_loss in the run of the checkpoint, and looks for {sought} now"):
+        train(model, [stopping(**other), gc.Checkpoint(path)], resume=path)
+    assert bits(model) == before
+    train(model, [stopping(mode="min", patience=3), gc.Checkpoint(path)], resume=path)  # the same, told otherwise
+
+
 def test_a_measure_of_nan_is_never_the_best() -> None:
     callback = stopping()
     model = build()
@@ -272,11 +331,44 @@ def test_a_measure_of_nan_is_never_the_best() -> None:
     assert callback.best == 2.0
 
 
+@pytest.mark.parametrize("epoch", [2, 4])
+def test_two_of_them_keep_apart_what_they_remember(epoch: int, tmp_path: Path) -> None:
+    """In a checkpoint, and at the end of a run that is continued: from the last parameters, not from what the first took for the best."""
+
+    def both() -> list[gc.Callback]:
+        return [stopping(patience=9), stopping(monitor="val_accuracy", patience=9)]
+
+    path = tmp_path / "run.safetensors"
+    watches, again = both(), both()
+    expected, history = long_run(watches, epochs=6)
+    long_run([*both(), gc.Checkpoint(path)], epochs=epoch)
+    assert int(np.argmin(history["val_loss"][:epoch])) != epoch - 1  # otherwise best and last are the same, and nothing is tested
+    model, resumed = long_run([*again, gc.Checkpoint(path)], resume=path, epochs=6)
+    assert rows(resumed) == rows(history)
+    assert [watch.state() for watch in again] == [watch.state() for watch in watches]
+    assert bits(model) == bits(expected)
+
+
 def test_one_early_stopping_can_serve_two_runs_after_each_other() -> None:
     callback = stopping()
     _, first = long_run([callback])
     _, second = long_run([callback])
     assert rows(first) == rows(second)
+
+
+def test_one_that_resumes_a_run_without_it_remembers_no_other_run(tmp_path: Path) -> None:
+    path = tmp_path / "run.safetensors"
+    train(build(), [gc.Checkpoint(path)], epochs=2)
+    content = path.read_bytes()
+    fresh, used = stopping(patience=2), stopping(patience=2)
+    long_run([used])  # ends with a best value and parameters of its own, and with no patience left
+    ends = []
+    for callback in (fresh, used):
+        path.write_bytes(content)
+        model = build()
+        history = train(model, [callback], resume=path, epochs=8)
+        ends.append((rows(history), callback.state(), bits(model)))
+    assert ends[0] == ends[1]
 
 
 # Checkpoints that are refused.

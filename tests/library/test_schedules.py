@@ -6,10 +6,11 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gpucnn as gc
-from gpucnn.errors import UnknownNameError
+from gpucnn.errors import ArgumentError, UnknownNameError
 from gpucnn.schedules import get_schedule
 
 
@@ -102,6 +103,34 @@ def test_a_schedule_of_ones_own_can_be_trained_with_but_not_loaded() -> None:
 def test_settings_that_make_no_sense_are_refused(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+class Own(gc.Schedule):
+    def __init__(self, rate: Any) -> None:
+        self.rate = rate
+
+    def __call__(self, step: int) -> float:
+        return self.rate  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", [Own, lambda rate: lambda step: rate], ids=["class", "function"])
+@pytest.mark.parametrize("optimizer", [gc.SGD, gc.Adam, gc.AdamW])
+def test_a_rate_that_makes_no_sense_is_refused_before_the_step(kind: Any, optimizer: Any) -> None:
+    for rate, error in ((math.nan, ArgumentError), (-0.5, ArgumentError), (math.inf, ArgumentError), ("0.1", TypeError), (None, TypeError)):
+        model = gc.Sequential(gc.Dense(3)).build((4,), device="cpu").compile(optimizer(kind(rate)))
+        before = model.buffers.values.copy()
+        for step in (model.fit, model.train_on_batch):
+            with pytest.raises(error, match=r"the learning rate of step 0 must be a (finite )?number"):
+                step(np.ones((2, 4)), [0, 1])
+        assert (model.buffers.values == before).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_rate_may_decay_below_what_float32_can_hold(dtype: str) -> None:
+    for schedule in (lambda step: 0.1 * 0.5**step, lambda step: np.float64(0.1) * 0.5**step, gc.StepDecay(0.1, 1, 0.5)):
+        model = gc.Sequential(gc.Dense(3)).build((4,), device="cpu", dtype=dtype).compile(gc.SGD(schedule))
+        history = model.fit(np.ones((2, 4)), [0, 1], epochs=200, batch_size=1, verbose=0)
+        assert history["learning_rate"][-1] == pytest.approx(0.1 * 0.5**399) and math.isfinite(history["loss"][-1])
 
 
 def test_settings_that_are_left_out() -> None:

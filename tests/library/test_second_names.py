@@ -95,7 +95,7 @@ def test_both_names_of_one_argument_are_refused() -> None:
         (gc.Adam, {"betas": (0.9, 0.99)}, "give beta1=0.9, beta2=0.999"),
         (gc.Dense, {"units": 3, "kernel_regularizer": "l2"}, "weight decay is the optimizer's"),
         (gc.Conv2D, {"filters": 3, "kernel_size": 3, "name": "stem"}, r"model\['conv2d_1'\]"),
-        (gc.EarlyStopping, {"mode": "max"}, "what is monitored tells whether more is better"),
+        (gc.EarlyStopping, {"baseline": 0.5}, "it takes monitor, patience, min_delta, restore_best, mode$"),
         (gc.Cosine, {"learning_rate": 1, "steps": 2, "minimum": 0}, "it takes learning_rate, steps, final$"),
     ],
 )
@@ -137,6 +137,12 @@ def test_an_attribute_that_nobody_has() -> None:
         (lambda: gc.SGD(0.1, 0.9, nesterov="no"), TypeError, "nesterov must be True or False, got 'no'"),
         (lambda: gc.EarlyStopping(restore_best="no"), TypeError, "restore_best must be True or False"),
         (lambda: model().fit(X, Y, shuffle="no"), TypeError, "shuffle must be True or False"),
+        (lambda: model().fit([(X, Y)], shuffle="no"), TypeError, "shuffle must be True or False"),
+        (lambda: model().evaluate(X, Y, return_dict="no"), TypeError, "return_dict must be True or False, got 'no'"),
+        (lambda: model().forward(X, training="no"), TypeError, "training must be True or False, got 'no'"),
+        (lambda: model()(X, "no"), TypeError, "training must be True or False, got 'no'"),
+        (lambda: gc.CategoricalCrossentropy(from_logits="no"), TypeError, "from_logits must be True or False, got 'no'"),
+        (lambda: gc.BinaryCrossentropy(from_logits=1), TypeError, "from_logits must be True or False, got 1"),
         (
             lambda: model().fit(X, Y, augment=lambda x, rng: None, verbose=0),
             TypeError,
@@ -238,7 +244,7 @@ def test_what_things_say_of_themselves() -> None:
     assert repr(data) == "<Dataset a: 2 + 2 images 1×3×3, 2 classes>"
     assert repr(gc.SGD(0.1, 0.9)) == "SGD(learning_rate=0.1, momentum=0.9, nesterov=False, weight_decay=0.0)"
     assert repr(gc.SGD(gc.Cosine(0.1, 5))).startswith("SGD(learning_rate=Cosine(learning_rate=0.1, steps=5, final=0.0), ")
-    assert repr(gc.EarlyStopping("loss")) == "EarlyStopping(monitor='loss', patience=3, min_delta=0.0, restore_best=True)"
+    assert repr(gc.EarlyStopping("loss")) == "EarlyStopping(monitor='loss', patience=3, min_delta=0.0, restore_best=True, mode='auto')"
     assert repr(gc.CategoricalCrossentropy()) == "CategoricalCrossentropy(label_smoothing=0.0)"
     assert repr(gc.Checkpoint("a", 7)).startswith("Checkpoint(path=PosixPath('a'), every=7")
     history = model().fit(X, Y, epochs=2, verbose=0)

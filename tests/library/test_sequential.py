@@ -12,6 +12,7 @@ from scipy import special
 import gpucnn as gc
 import gpucnn.functional as F
 from gpucnn.errors import ArgumentError, DataError, DeviceError, GpucnnError, ShapeError, TrainingError, UnknownNameError
+from gpucnn.metrics import METRICS
 
 
 def network(**build: Any) -> gc.Sequential:
@@ -409,6 +410,33 @@ def test_a_last_softmax_gives_the_same_training_to_the_bit(images: Any, labels: 
         np.testing.assert_array_equal(model.predict(images), raw.predict(images))
         np.testing.assert_array_equal(model.forward(images), F.softmax(raw.forward(images)))
         np.testing.assert_array_equal(model.forward(images, logits=True), raw.forward(images))
+
+
+@pytest.mark.parametrize(("name", "loss"), [("softmax", "categorical_crossentropy"), ("sigmoid", "binary_crossentropy")])
+def test_a_last_activation_in_a_stack_is_the_models(name: str, loss: str, images: Any, labels: Any, monkeypatch: Any) -> None:
+    """Predictions have it once, and metrics see predictions."""
+    seen: list[Any] = []
+    monkeypatch.setitem(METRICS, "seen", lambda scores, labels: seen.append(scores) or 0.0)
+    y = np.eye(3)[labels] if name == "sigmoid" else labels
+    ends: list[tuple[str | None, list[gc.Layer | gc.Sequential]]] = [
+        (None, [gc.Dense(3)]),
+        (None, [gc.Stack(gc.Dense(3))]),
+        ("tanh", [gc.Dense(3, activation="tanh")]),  # which the loss takes for raw outputs
+        (name, [gc.Stack(gc.Dense(3, activation=name))]),  # type: ignore[arg-type]
+        (name, [gc.Sequential(gc.Dense(4), gc.Sequential(gc.Dense(3, activation=name)))]),  # type: ignore[arg-type]
+        (name, [gc.Stack(gc.Dense(3), gc.Softmax() if name == "softmax" else gc.Sigmoid())]),
+    ]
+    for last, end in ends:
+        model = gc.Sequential(gc.Flatten(), *end).build((1, 6, 6), device="cpu", dtype="float64").compile("sgd", loss, ["seen"])
+        assert model.last_activation == last
+        model.evaluate(images, y)
+        raw = model.forward(images, logits=True)
+        expected = special.softmax(raw, axis=1) if name == "softmax" else special.expit(raw)
+        for predicted in (model.predict(images), seen.pop()):
+            np.testing.assert_allclose(predicted, expected, rtol=1e-13)
+    other = "binary_crossentropy" if name == "softmax" else "categorical_crossentropy"
+    with pytest.raises(ValueError, match=f"needs a last activation .* or none, got {name!r}"):
+        gc.Sequential(gc.Flatten(), gc.Stack(gc.Dense(3, activation=name))).build((1, 6, 6), device="cpu").compile(loss=other)  # type: ignore[arg-type]
 
 
 def test_a_last_sigmoid_gives_the_same_training_to_the_bit(images: Any, rng: np.random.Generator) -> None:

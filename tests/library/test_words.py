@@ -76,7 +76,7 @@ def test_no_argument_makes_a_message_long_or_harmful(index: int, tmp_path: Path)
             (gc.StepDecay, {"learning_rate": 1, "every": 1}, "learning_rate every factor"),
             (gc.Cosine, {"learning_rate": 1, "steps": 1}, "learning_rate steps final"),
             (gc.OneCycle, {"learning_rate": 1, "steps": 1}, "learning_rate steps warmup start_factor end_factor"),
-            (gc.EarlyStopping, {}, "monitor patience min_delta"),
+            (gc.EarlyStopping, {}, "monitor patience min_delta mode"),
             (gc.Checkpoint, {"path": "a"}, "every"),
             (gc.data.Shift, {}, "pixels"),
             (gc.data.Affine, {}, "shift rotate_degrees scale"),

@@ -289,6 +289,15 @@ print(late, "dense.forward" in ready, "dense.forward_by_output" in ready, "dense
     for program_text in (scored.replace("OTHER", "validation_split=0.3"), rows.replace("OTHER", numbers)):
         done = program(program_text, GPUCNN_COMPILERS="1")
         assert done.stdout.startswith("[] "), (done.stdout, done.stderr)
+    batches = "model.fit([(data[0][at : at + 32], data[1][at : at + 32]) for at in range(0, SIZE, 32)], verbose=False, OTHER)"
+    listed = re.sub(r"model\.fit\(.*\)", batches, text).replace("SIZE", "69")
+    once = listed.replace("fit([", "fit(iter([").replace("32)], ", "32)]), steps_per_epoch=2, ")  # a generator
+    for program_text, expected in ((listed, "[] True True True"), (once, "[] True False False")):
+        done = program(program_text.replace("OTHER", ""), GPUCNN_COMPILERS="1")
+        assert done.stdout.strip() == expected, (done.stdout, done.stderr)
+    validated = re.sub("layers = .*", f"layers = [{chunks}]", listed)
+    done = program(validated.replace("OTHER", "validation_data=tuple(each[:37] for each in data)"), GPUCNN_COMPILERS="1")
+    assert done.stdout.startswith("[] "), (done.stdout, done.stderr)
     wide = text.replace("SIZE", "100").replace("OTHER", "")
     wide = wide.replace("Dense(40", "Dense(256")  # for which AVX2 has other loops than for 64 examples
     avx2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma"} if "avx2" in machine.FEATURES else {}

@@ -208,6 +208,10 @@ def test_what_is_left_to_the_loss_is_added_as_predict_adds_it() -> None:
     assert Graph(raw).scores is None and Graph(raw).nodes[-1]["name"] == "dense_1"
     own = gc.Sequential(gc.Flatten(), gc.Dense(3, activation="softmax")).build((1, 5, 5), device="cpu")
     assert Graph(own).scores == 2 and len(Graph(own).nodes) == 3
+    stack = gc.Sequential(gc.Flatten(), gc.Stack(gc.Dense(3, activation="softmax"))).build((1, 5, 5), device="cpu")
+    assert [node["name"] for node in Graph(stack).nodes] == ["input", "flatten_1", "stack_1.dense_1"] and Graph(stack).scores == 2
+    raw = gc.Sequential(gc.Flatten(), gc.Dense(3, activation="tanh")).build((1, 5, 5), device="cpu").compile()
+    assert Graph(raw).nodes[-1]["name"] == "probabilities" and Graph(raw).scores == 3
 
 
 def test_blocks_stand_as_they_are_built() -> None:

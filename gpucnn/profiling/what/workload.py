@@ -199,7 +199,7 @@ def _batches(model: Sequential, size: int, device: Device) -> Batches:
         checked = model.loss.check_labels(random.integers(0, outputs, count), count, outputs, model.dtype)
     except DataError:  # a loss that takes no class numbers
         checked = model.loss.check_labels(random.random((count, outputs), np.float32).round(), count, outputs, model.dtype)
-    return Batches(images, checked, size, seed=model.seed, dtype=model.dtype)
+    return Batches(images, model.targets(checked), size, seed=model.seed, dtype=model.dtype)
 
 
 def _imagined(device: Device) -> bool:
