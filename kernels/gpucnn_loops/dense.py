@@ -26,7 +26,7 @@ from gpucnn_loops.crew import share
 from gpucnn_loops.loops import loop
 from gpucnn_loops.tables import Tables, lanes
 from gpucnn_loops.threads import Scratch, address, number
-from gpucnn_loops.tile import WIDE, product
+from gpucnn_loops.tile import WIDE, product_of_rows
 from gpucnn_loops.turn import fill, to_planes, to_rows
 from gpucnn_loops.vector import L, at, fma, load, relu16, splat, spread, store, where_positive
 
@@ -38,19 +38,17 @@ LARGE = 1 << 18  # has so many: 1 MB
 MANY = 256  # rows for which strips are wide, whose sums are then those of half as many rows
 ROWS = 16  # outputs that a thread takes at a time
 TOGETHER = 20 if WIDE else 24  # rows whose sums are computed for all of a long strip before the next ones
-DEEP = 256  # steps of a sum for 16 outputs as lanes: 16 KB
-TURNING = 3  # turning a number takes as long as this many multiply-adds
-# How much longer a multiply-add takes than in whole tiles: with 16 outputs as lanes, and with 16 examples that are left over.
-SIXTEEN, LEFT = (1.6, 1.3) if WIDE else (1, 1)
 APART = 1 << 15  # the most sums of a strip for which threads share examples, where these are enough for all, and not outputs
 FEW = 8  # rows for which long strips are better
+ALONE = 8 if WIDE else 4  # examples for which the weight is turned
+OUTPUTS = 32  # that are lanes then. A large weight comes from memory: with 64, whose rows come together, it took 1.1 times as long
 LONG = 512  # columns of a long strip
 AT_ONCE = 4  # its rows that are added at a time
 ZERO = np.float32(0)
 
 
-@loop("i i i i f* i i f* i f* i i f* w* w* w* w* f* f*")
-def forward(first, last, strip, steps, x, n, c, weight, k, bias, biased, relu, y, cols, rows, turns, places, buffer, sums):
+@loop("i i i i f* i i f* i f* i i f* w* w* f* f*")
+def forward(first, last, strip, steps, x, n, c, weight, k, bias, biased, relu, y, turns, places, buffer, sums):
     """y[:, first:last] of y (n, k) = x (n, c) · weightᵀ + bias."""
     count = last - first
     for image in range(0, n, strip):
@@ -59,7 +57,7 @@ def forward(first, last, strip, steps, x, n, c, weight, k, bias, biased, relu, y
         for depth in range(0, c, steps):
             d = min(steps, c - depth)
             to_rows(at(x, image * c + depth), c, d, images, buffer, turns)
-            product(count, d, at(weight, first * c + depth), rows, cols, buffer, strip, width, sums, strip, depth)
+            product_of_rows(count, d, at(weight, first * c + depth), c, buffer, strip, width, sums, strip, depth)
         for row in range(count):
             b = splat(ZERO)
             if biased:
@@ -72,17 +70,18 @@ def forward(first, last, strip, steps, x, n, c, weight, k, bias, biased, relu, y
         to_planes(sums, count, images, strip, at(y, image * k + first), places)
 
 
-@loop("i i f* i i f* f* i i i f* w* w* w* f* f*")
-def forward_by_output(first, last, x, n, c, weight, bias, biased, relu, k, y, cols, rows, turns, buffer, sums):
+@loop("i i f* i i f* f* i i i f* w* f* f*")
+def forward_by_output(first, last, x, n, c, weight, bias, biased, relu, k, y, turns, buffer, sums):
     """As `forward`, with outputs as lanes."""
-    for output in range(first, last, L):
-        count = min(L, last - output)
-        for depth in range(0, c, DEEP):
-            d = min(DEEP, c - depth)
+    for output in range(first, last, OUTPUTS):
+        count = min(OUTPUTS, last - output)
+        width = (count + L - 1) // L * L
+        for depth in range(0, c, STEPS):
+            d = min(STEPS, c - depth)
             to_rows(at(weight, output * c + depth), c, d, count, buffer, turns)
-            product(n, d, at(x, depth), rows, cols, buffer, L, L, sums, L, depth)
+            product_of_rows(n, d, at(x, depth), c, buffer, OUTPUTS, width, sums, OUTPUTS, depth)
         for image in range(n):
-            out, own = at(y, image * k + output), at(sums, image * L)
+            out, own = at(y, image * k + output), at(sums, image * OUTPUTS)
             if biased:
                 for j in range(count):
                     own[j] += bias[output + j]
@@ -125,8 +124,8 @@ def few_lanes_of(first, last, a, m, depth, b, across, y, mask, masked, buffer, s
                 out[j] = ZERO if masked and not by[j] > 0 else total[j]
 
 
-@loop("i i i i i i f* i i f* i f* f* i w* w* f* f*")
-def lanes_of(first, last, strip, each, steps, panel, a, m, depth, b, across, y, mask, masked, rows, cols, buffer, sums):
+@loop("i i i i i i f* i i f* i f* f* i f* f*")
+def lanes_of(first, last, strip, each, steps, panel, a, m, depth, b, across, y, mask, masked, buffer, sums):
     """y[:, first:last] of y (m, across) = a (m, depth) · b (depth, across), 0 where mask (m, across) is not positive, if masked: strip by
     strip, of which blocks of `each` columns are copied one after the other, and `panel` rows at a time."""
     for lane in range(first, last, strip):
@@ -153,9 +152,9 @@ def lanes_of(first, last, strip, each, steps, panel, a, m, depth, b, across, y, 
                         own, by = min(each, width - block), at(buffer, block * d)
                         if at_once:
                             out = at(y, (top + row) * across + lane + block)
-                            product(part, d, numbers, rows, cols, by, own, own, out, across, 0)
+                            product_of_rows(part, d, numbers, depth, by, own, own, out, across, 0)
                         else:
-                            product(part, d, numbers, rows, cols, by, own, own, at(sums, row * width + block), width, d0)
+                            product_of_rows(part, d, numbers, depth, by, own, own, at(sums, row * width + block), width, d0)
             for row in range(0 if at_once else high):
                 place = (top + row) * across + lane
                 out, by, total = at(y, place), at(mask, place), at(sums, row * width)
@@ -176,21 +175,22 @@ def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> 
     """y (N, K) = x (N, C) · weight (K, C)ᵀ + bias, then ReLU."""
     (n, c), k = x.shape, weight.shape[0]
     given = address(weight if bias is None else bias)
-    rows = lanes(n)
-    if lanes(k) * (SIXTEEN * n + TURNING) < (rows + (LEFT - 1) * (rows & L)) * k + TURNING * n:
-        by_sixteen = _rows(DEEP, 1), _rows(n, c), _rows(DEEP, L)
-        told = address(x), n, c, address(weight), given, bias is not None, relu, k, address(y), *(table.at.places for table in by_sixteen)
+    if n <= ALONE:
+        turns = _rows(STEPS, OUTPUTS)
+        told = address(x), n, c, address(weight), given, bias is not None, relu, k, address(y), turns.at.places
 
         def by_output(first: int, last: int) -> None:
-            scratch = Scratch(DEEP * L, n * L)
-            fill(*scratch.piece(0), 0)
+            scratch = Scratch(STEPS * OUTPUTS, n * OUTPUTS)
+            place, size = scratch.piece(0)
+            fill(place, size if k % L else 0, 0)  # lanes of no output, if there are any
             forward_by_output(first * L, min(last * L, k), *told, *scratch.addresses())
 
         share(-(-k // L), by_output, n * c * k)
         return
+    rows = lanes(n)
     strip = min(BLOCK, rows)
     steps = min(c, (TURNED if k * c >= LARGE else BLOCK * STEPS) // strip)
-    held = _rows(steps, 1), _rows(k, c), _rows(steps, strip), _rows(strip, k)
+    held = _rows(steps, strip), _rows(strip, k)
     tables = [table.at.places for table in held]
 
     def part(first: int, last: int, begin: int, end: int) -> None:
@@ -240,13 +240,11 @@ def _across(a: Array, b: Array, y: Array, mask: Array | None) -> None:
     if depth > STEPS and m >= MANY:
         strip, panel = 4 * BLOCK, MANY // 2
     straight = depth <= steps and across % L == 0 and mask is None  # sums are not put aside
-    held = _rows(m, depth), _rows(steps, 1)
-    tables = [table.at.places for table in held]
 
     def body(first: int, last: int) -> None:
         scratch = Scratch(steps * strip, L if straight else panel * strip)
         place, size = scratch.piece(0)
         fill(place, size if across % L else 0, 0)  # lanes of no column, if there are any
-        lanes_of(first * BLOCK, min(last * BLOCK, across), strip, each, steps, panel, *arrays, *tables, *scratch.addresses())
+        lanes_of(first * BLOCK, min(last * BLOCK, across), strip, each, steps, panel, *arrays, *scratch.addresses())
 
     share(-(-across // BLOCK), body, m * depth * across)

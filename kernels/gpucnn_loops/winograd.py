@@ -21,7 +21,7 @@ from gpucnn_loops.language import record
 from gpucnn_loops.loops import loop
 from gpucnn_loops.pool import Sizes, keep_largest
 from gpucnn_loops.tables import Images
-from gpucnn_loops.tile import product
+from gpucnn_loops.tile import product_of_columns, product_of_rows
 from gpucnn_loops.transforms import SKEW, TILES, gradients_in, kernels_in, patches_in, tiles_out
 from gpucnn_loops.turn import to_planes, to_rows
 from gpucnn_loops.vector import L, as_floats, at, load, place16, splat, store, sum16
@@ -33,13 +33,13 @@ U_PLANE = BLOCK * CHANNELS + SKEW
 FEW = 42 * L  # numbers that the transforms keep in `Room.few`; behind them are 16 for each image
 
 
-@record("i i i i i i i i i i i i w* w* w* w* w*")
+@record("i i i i i i i i i i i i w* w* w*")
 class Tiling(NamedTuple):
     """How images are cut into tiles. `group` images go through together, `each` tiles of an image, m × m outputs of a tile. c input
     channels in c_width lanes, the outputs' in `width` of ws. An image has `plane` pixels; in its frame in_size, in rows of `wide`; and
     out_size outputs, in rows of out_wide: its own, or, where their gradients are read, those of whole tiles.
 
-    ins and outs: the tiles' corners; at_in: places of an image's pixels in its frame; t_rows and c_cols: tiles and channels for `product`.
+    ins and outs: the tiles' corners; at_in: places of an image's pixels in its frame.
     """
 
     group: int
@@ -57,8 +57,6 @@ class Tiling(NamedTuple):
     ins: int
     outs: int
     at_in: int
-    t_rows: int
-    c_cols: int
 
 
 @record("i f* f* i")
@@ -91,7 +89,7 @@ def products(tiles, kernels, t, room):
     if not kernels.late:
         for f in range(36):
             patches, out = at(room.v, f * v_plane), at(room.mm, f * plane)
-            product(tiles, t.c, patches, t.t_rows, t.c_cols, at(u, f * t.c * t.ws), t.ws, t.width, out, t.width, 0)
+            product_of_rows(tiles, t.c, patches, t.c_width, at(u, f * t.c * t.ws), t.ws, t.width, out, t.width, 0)
         return
     for lane in range(0, t.width, BLOCK):
         packed = at(kernels.packed, lane * t.c * kernels.r * kernels.r)
@@ -100,7 +98,7 @@ def products(tiles, kernels, t, room):
             kernels_in(c, last, BLOCK, packed, BLOCK, kernels.r, u, BLOCK, U_PLANE, room.few)
             for f in range(36):
                 patches, out = at(room.v, f * v_plane + c), at(room.mm, f * plane + lane)
-                product(tiles, last - c, patches, t.t_rows, t.c_cols, at(u, f * U_PLANE), BLOCK, BLOCK, out, t.width, c)
+                product_of_rows(tiles, last - c, patches, t.c_width, at(u, f * U_PLANE), BLOCK, BLOCK, out, t.width, c)
 
 
 @loop("i i", Images, Kernels, Tiling, Room, After, "f*")
@@ -182,4 +180,4 @@ def weight_sums(first, last, x, dy, du, dbias, t, room, k, count, at_out):
             for f in range(36):
                 patches, by = at(room.v, f * (TILES * t.c_width + SKEW)), at(room.mm, f * (TILES * width + SKEW))
                 to = at(du, f * c * t.ws)
-                product(c, tiles, patches, t.c_cols, t.t_rows, by, width, width, to, t.ws, begin - first + t0)
+                product_of_columns(c, tiles, patches, t.c_width, by, width, width, to, t.ws, begin - first + t0)

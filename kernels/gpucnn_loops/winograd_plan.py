@@ -68,8 +68,6 @@ class Winograd:
             planes=np.arange(k) * c * self.r**2,
             at_out=at_out,
             turned=np.append(np.arange(self.r**2)[::-1], np.arange(self.r**2, lanes(self.r**2))) * L,
-            t_rows=np.arange(TILES) * self.c_width,
-            c_cols=np.arange(c),
             places=np.arange(k) * self.count,
         )
         self.g = np.ascontiguousarray(matrices(self.r)[1], np.float32)
@@ -165,8 +163,6 @@ class Winograd:
             *image,
             *outputs,
             t.at_in,
-            t.t_rows,
-            t.c_cols,
         )
 
     def _room(self, width: int) -> tuple[int, ...]:

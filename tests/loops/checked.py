@@ -93,10 +93,13 @@ def turn16(a: Pointer, a_step: int, b: Pointer, places: Pointer) -> None:
         store(b, places[j], rows[:, j])
 
 
-def tile(Q: int, W: int, n: int, x: Pointer, rows: Pointer, cols: Pointer, w: Pointer, ws: int, y: Pointer, ys: int, mode: int) -> None:
+def tile(Q: int, W: int, n: int, x: Pointer, rows: Any, row: int, cols: Any, w: Pointer, ws: int, y: Pointer, ys: int, mode: int) -> None:
+    def place(places: Any, index: int) -> Any:  # of a table, or a distance
+        return places[index] if isinstance(places, Pointer) else places * index
+
     lanes = np.stack([load(w, i * ws, 16 * W) for i in range(n)]).astype(np.float64) if n else np.zeros((0, 16 * W))
     for q in range(Q):
-        numbers = np.array([x[rows[q] + cols[i]] for i in range(n)], np.float64)
+        numbers = np.array([x[place(rows, row + q) + place(cols, i)] for i in range(n)], np.float64)
         part = y.part(q * ys, 16 * W)
         y.array[part] = (0 if mode == 0 else y.array[part]) + numbers @ lanes
 
