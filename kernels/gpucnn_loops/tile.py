@@ -25,7 +25,7 @@ from gpucnn_loops.vector import ARM, I64, ZERO, L, V, at, fma_of, load_at, splat
 WIDE = "avx512f" in FEATURES
 ROWS = 6 if "avx2" in FEATURES or ARM else 2  # of a narrow tile
 # Where a tile of so many sums reads x at even distances, so many steps are one turn of the loop: fewer instructions are left beside the
-# multiply-adds, and dense layers took 0.89 to 0.94 times as long.
+# multiply-adds, and dense layers took 0.83 to 0.94 times as long.
 UNROLLED, STEPS = 16 if WIDE else 6, 4
 HIGH = 9 if WIDE else ROWS  # of a tile by lane
 
