@@ -114,7 +114,7 @@ def lane_tile(typing, Q, n, x, rows, cols, w, ws, y, places, mode):
 
 @helper
 def _wide(m, n, x, rows, cols, w, ws, lanes, y, ys, mode):
-    # Rows of 16 and 32 lanes are eights first. What is left of m is a sum of fives and fours, or, where it is 1, 2, 3, 6, 7 or 11, of
+    # Rows of 16, 32 and 48 lanes are eights first. What is left of m is a sum of fives and fours, or, where it is 1, 2, 3, 6, 7 or 11, of
     # fives and ones.
     lane = 0
     while lane < lanes:
