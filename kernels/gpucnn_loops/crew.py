@@ -236,6 +236,9 @@ def share(pieces: int, body: Callable[[int, int], object], work: int) -> None:
 def together(notes: list[tuple[int, int]]) -> bool:
     """Runs notes of loops that wait for one another (`handing.reach`), each as (address, calls) on a thread of its own, the first on the
     caller's. False, with nothing done, if not as many threads are free."""
+    if len(notes) == 1:
+        run(*notes[0])
+        return True
     others: list[Worker] = []
     try:
         while len(others) < len(notes) - 1:

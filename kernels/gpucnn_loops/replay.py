@@ -248,6 +248,7 @@ class Pass:
         self.blocks, self.turns, self.outside, self._results = found.blocks, recording.turns, outside, list(results)
         self._before = [np.empty_like(array) for array in outside.counted]
         self._found, self._flags = found, found.flags
+        self._there = -1  # the address of the input that the notes are for
         self.bytes = sum(block.size for block in self.blocks)
         self._notes = [(address(found.words) + 8 * start, calls) for start, calls in zip(found.starts, found.calls, strict=False)]
         self.lock = threading.Lock()
@@ -263,7 +264,7 @@ class Pass:
                 before[...] = array
             if not crew.together(self._notes):
                 return None
-            if math.isnan(self._flags.sum()):
+            if len(self._flags) and math.isnan(self._flags.sum()):
                 for array, before in zip(self.outside.counted, self._before, strict=True):
                     array[...] = before
                 return None
@@ -273,7 +274,10 @@ class Pass:
 
     def _begin(self, x: Array) -> None:
         """Makes the notes those of x."""
-        self._found.words[self._found.inputs] = self._found.distances + address(x)
+        there = address(x)
+        if there != self._there:
+            self._found.words[self._found.inputs] = self._found.distances + there
+            self._there = there
         self.turns[...] = 0
 
     def _outputs(self) -> list[Array]:

@@ -150,6 +150,18 @@ def test_each_shape_has_a_pass_and_the_output_is_the_callers(rng: np.random.Gene
     assert known(model)[:2] == passes
 
 
+def test_the_input_may_lie_elsewhere_or_hold_something_else(rng: np.random.Generator) -> None:
+    model = small()
+    x, others = images(6, rng), images(6, rng)
+    found = recorded(model, x)
+    first, second = model.forward(x), model.forward(others)
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(model.forward(x), first)
+    x[...] = others
+    np.testing.assert_array_equal(model.forward(x), second)
+    assert known(model) == [found]
+
+
 def test_evaluating_is_a_pass_for_predictions(rng: np.random.Generator) -> None:
     model, x, labels = small(), images(6, rng), np.arange(6) % 7
     model.compile("sgd")

@@ -46,10 +46,11 @@ def images(*arrays: Array | None) -> bool:
 
 def modules() -> Any:
     """The modules of gpucnn_loops by name; None if NumPy does everything."""
-    with _lock:
-        if not _found:
-            _found.append(_modules())
-        return _found[0]
+    if not _found:
+        with _lock:
+            if not _found:
+                _found.append(_modules())
+    return _found[0]
 
 
 _found: list[Any] = []
