@@ -20,8 +20,10 @@ from gpucnn_loops.language import helper
 from gpucnn_loops.loops import loop
 from gpucnn_loops.vector import L, at, fma, load, splat, spread, store
 
-TILES = 32  # tiles of a chunk, of one image or of several: V and M of 64 channels are 295 KB each, and stay in the second-level cache
-SKEW = 16  # numbers between planes of V and M: planes a power of two apart would all fall into the same few sets of the caches
+SKEW = 16  # numbers between planes of V, M and U: planes a power of two apart would all fall into the same few sets of the caches
+# Lanes of U and dU that lie together. Rows of all lanes would be a power of two apart as well: so a forward pass with 512 channels took 1.4
+# times as long.
+TOGETHER = 64
 ZERO = np.float32(0)
 A, B = 2 / 3, 3 / 2
 POINTS = np.array([0, A, -A, B, -B])  # and ∞
@@ -127,21 +129,22 @@ def g_of(x, i, step, r):
     return g_times(load(x, i), load(x, i + step), load(x, i + 2 * step), load(x, i + 3 * step), load(x, i + 4 * step), r)
 
 
-@loop("f* i i w* i f* f*")
-def patches_in(rows, wide, c, corners, tiles, v, scratch):
-    """V[f][tile][c] of the 6×6 patches of `rows` (high·wide, c) at the corners."""
+@loop("f* i i w* i f* i i f*")
+def patches_in(rows, wide, c, corners, tiles, v, row, plane, scratch):
+    """V[f][tile][c] of the 6×6 patches of `rows` (high·wide, c) at the corners. Rows of V are `row` numbers apart, and planes `plane`."""
     for t in range(tiles):
         for lane in range(0, c, L):
             first = corners[t] * c + lane
             for j in range(6):
                 store6(scratch, j * L, 6 * L, bt_of(rows, first + j * c, wide * c))
             for f in range(6):
-                store6(v, f * 6 * (TILES * c + SKEW) + t * c + lane, TILES * c + SKEW, bt_of(scratch, f * 6 * L, L))
+                store6(v, f * 6 * plane + t * row + lane, plane, bt_of(scratch, f * 6 * L, L))
 
 
-@loop("f* i w* i i i f* f*", After, "i i f*")
-def tiles_out(mm, k, corners, tiles, wide, m, y, scratch, after, first, each, bad):
-    """The m×m outputs of each tile and what follows them, to the rows of y (high·wide, k) at the corners.
+@loop("f* i i i w* i i i f* f*", After, "i i f*")
+def tiles_out(mm, row, plane, k, corners, tiles, wide, m, y, scratch, after, first, each, bad):
+    """The m×m outputs of each tile and what follows them, to the rows of y (high·wide, k) at the corners. Rows of M are `row` numbers
+    apart, and planes `plane`.
 
     An image has `each` tiles, and the first tile here is number `first` of some images. bad (images, 16) becomes NaN where a sum of the
     image is not finite.
@@ -150,9 +153,8 @@ def tiles_out(mm, k, corners, tiles, wide, m, y, scratch, after, first, each, ba
         image = (first + t) // each * L
         wrong = load(bad, image)
         for lane in range(0, k, L):
-            plane = TILES * k + SKEW
             for j in range(6):
-                u = at_of(mm, j * plane + t * k + lane, 6 * plane, m)
+                u = at_of(mm, j * plane + t * row + lane, 6 * plane, m)
                 store(scratch, j * L, u[0])
                 store(scratch, (6 + j) * L, u[1])
                 if m == 4:
@@ -171,16 +173,16 @@ def tiles_out(mm, k, corners, tiles, wide, m, y, scratch, after, first, each, ba
         store(bad, image, wrong)
 
 
-@loop("f* i i w* i i f* f*")
-def gradients_in(rows, wide, k, corners, tiles, m, v, scratch):
-    """(A·dy·Aᵀ)[f][tile][k] of the m×m patches of `rows` (high·wide, k) at the corners."""
+@loop("f* i i w* i i f* i i f*")
+def gradients_in(rows, wide, k, corners, tiles, m, v, row, plane, scratch):
+    """(A·dy·Aᵀ)[f][tile][k] of the m×m patches of `rows` (high·wide, k) at the corners, in rows and planes as far apart as given."""
     for t in range(tiles):
         for lane in range(0, k, L):
             first = corners[t] * k + lane
             for j in range(m):
                 store6(scratch, j * L, 6 * L, a_of(rows, first + j * k, wide * k, m))
             for f in range(6):
-                store6(v, f * 6 * (TILES * k + SKEW) + t * k + lane, TILES * k + SKEW, a_of(scratch, f * 6 * L, L, m))
+                store6(v, f * 6 * plane + t * row + lane, plane, a_of(scratch, f * 6 * L, L, m))
 
 
 @loop("i i i f* i i f* i i f*")
@@ -196,16 +198,25 @@ def kernels_in(first, last, lanes, weight, k, r, u, ws, plane, scratch):
                 store6(to, f * 6 * plane, plane, g_of(scratch, f * 5 * L, L, r))
 
 
-@loop("i i f* i f* i i i f* f*")
-def kernels_out(first, last, du, groups, g, r, c, k, dweight, scratch):
-    """dweight (c, r·r, k) = Gᵀ·dU·G, with dU[f][c][k] the sum over groups, for the channels first … last − 1."""
+@helper
+def planes_of(c, lanes):
+    """The numbers of so many lanes of U, or of dU, in blocks [f][c][lane] of 64 lanes: and where the block behind them begins."""
+    return 36 * (c * lanes + SKEW * ((lanes + TOGETHER - 1) // TOGETHER))
+
+
+@loop("i i f* i i f* i i i f* i f*")
+def kernels_out(first, last, du, groups, apart, g, r, c, k, dweight, ws, scratch):
+    """dweight (c, r·r, ws) = Gᵀ·dU·G for k of its lanes, for the channels first … last − 1. dU (see `planes_of`) is the sum over groups,
+    which are `apart`."""
     for channel in range(first, last):
         for lane in range(0, k, L):
-            at0 = channel * k + lane
+            begin = lane // TOGETHER * TOGETHER
+            own = min(TOGETHER, k - begin)
+            plane, at0 = c * own + SKEW, planes_of(c, begin) + channel * own + lane - begin
             for f in range(36):
-                total = load(du, f * c * k + at0)
+                total = load(du, f * plane + at0)
                 for group in range(1, groups):
-                    total = total + load(du, (group * 36 + f) * c * k + at0)
+                    total = total + load(du, group * apart + f * plane + at0)
                 store(scratch, f * L, total)
             line = at(scratch, 36 * L)
             for i in range(r):
@@ -218,4 +229,4 @@ def kernels_out(first, last, du, groups, g, r, c, k, dweight, scratch):
                     total = spread(g, j) * load(line, 0)
                     for e in range(1, 6):
                         total = fma(spread(g, e * r + j), load(line, e * L), total)
-                    store(dweight, (channel * r * r + i * r + j) * k + lane, total)
+                    store(dweight, (channel * r * r + i * r + j) * ws + lane, total)

@@ -22,7 +22,7 @@ from gpucnn_loops.loops import loop
 from gpucnn_loops.pool import Sizes, keep_largest
 from gpucnn_loops.tables import Images
 from gpucnn_loops.tile import product_of_columns, product_of_rows
-from gpucnn_loops.transforms import SKEW, TILES, gradients_in, kernels_in, patches_in, tiles_out
+from gpucnn_loops.transforms import SKEW, TOGETHER, gradients_in, kernels_in, patches_in, planes_of, tiles_out
 from gpucnn_loops.turn import to_planes, to_rows
 from gpucnn_loops.vector import L, as_floats, at, load, place16, splat, store, sum16
 from gpucnn_loops.windows import maxima
@@ -30,25 +30,29 @@ from gpucnn_loops.windows import maxima
 ZERO = np.float32(0)
 BLOCK, CHANNELS = L, 16  # lanes and channels of kernels that are transformed at a time: 37 KB of U
 U_PLANE = BLOCK * CHANNELS + SKEW
+STEPS = 128  # of a product at a time: its part of U, 32 KB, stays in the first-level cache
 FEW = 42 * L  # numbers that the transforms keep in `Room.few`; behind them are 16 for each image
 
 
-@record("i i i i i i i i i i i i w* w* w*")
+@record("i i i i i i i i i i i i i i w* w* w*")
 class Tiling(NamedTuple):
-    """How images are cut into tiles. `group` images go through together, `each` tiles of an image, m × m outputs of a tile. c input
-    channels in c_width lanes, the outputs' in `width` of ws. An image has `plane` pixels; in its frame in_size, in rows of `wide`; and
-    out_size outputs, in rows of out_wide: its own, or, where their gradients are read, those of whole tiles.
+    """How images are cut into tiles. `group` images go through together, `tiles` at a time, `each` of an image, m × m outputs of a tile.
+    There are c input channels in c_width lanes, and the outputs' in `width`; rows of V and M are v_row and m_row apart. An image has
+    `plane` pixels; in its frame in_size, in rows of `wide`; and out_size outputs, in rows of out_wide: its own, or, where their gradients
+    are read, those of whole tiles.
 
     ins and outs: the tiles' corners; at_in: places of an image's pixels in its frame.
     """
 
     group: int
+    tiles: int
     each: int
     m: int
     c: int
     c_width: int
     width: int
-    ws: int
+    v_row: int
+    m_row: int
     plane: int
     in_size: int
     wide: int
@@ -61,7 +65,7 @@ class Tiling(NamedTuple):
 
 @record("i f* f* i")
 class Kernels(NamedTuple):
-    """The transformed kernels u[f][c][k]; or, if `late`, room for a part of them, and what they come from: the kernels `packed`
+    """The transformed kernels u, as `planes_of` says; or, if `late`, room for a part of them, and what they come from: the kernels `packed`
     (k / 16, c, r·r, 16)."""
 
     late: int
@@ -85,11 +89,16 @@ class Room(NamedTuple):
 def products(tiles, kernels, t, room):
     """M[f] (tiles, width) = V[f] (tiles, c) · U[f] (c, width). Kernels that are transformed late are used while they are in the cache: U is
     four times as large as they, and for a few tiles its way to memory and back took longer than everything else."""
-    u, v_plane, plane = kernels.u, TILES * t.c_width + SKEW, TILES * t.width + SKEW
+    u, v_plane, plane = kernels.u, t.tiles * t.v_row + SKEW, t.tiles * t.m_row + SKEW
     if not kernels.late:
         for f in range(36):
             patches, out = at(room.v, f * v_plane), at(room.mm, f * plane)
-            product_of_rows(tiles, t.c, patches, t.c_width, at(u, f * t.c * t.ws), t.ws, t.width, out, t.width, 0)
+            for lane in range(0, t.width, TOGETHER):
+                own = min(TOGETHER, t.width - lane)
+                by = at(u, planes_of(t.c, lane) + f * (t.c * own + SKEW))
+                for c in range(0, t.c, STEPS):
+                    step = min(STEPS, t.c - c)
+                    product_of_rows(tiles, step, at(patches, c), t.v_row, at(by, c * own), own, own, at(out, lane), t.m_row, c)
         return
     for lane in range(0, t.width, BLOCK):
         packed = at(kernels.packed, lane * t.c * kernels.r * kernels.r)
@@ -98,7 +107,7 @@ def products(tiles, kernels, t, room):
             kernels_in(c, last, BLOCK, packed, BLOCK, kernels.r, u, BLOCK, U_PLANE, room.few)
             for f in range(36):
                 patches, out = at(room.v, f * v_plane + c), at(room.mm, f * plane + lane)
-                product_of_rows(tiles, last - c, patches, t.c_width, at(u, f * U_PLANE), BLOCK, BLOCK, out, t.width, c)
+                product_of_rows(tiles, last - c, patches, t.v_row, at(u, f * U_PLANE), BLOCK, BLOCK, out, t.m_row, c)
 
 
 @loop("i i", Images, Kernels, Tiling, Room, After, "f*")
@@ -113,12 +122,13 @@ def outputs_of(begin, images, x, kernels, t, room, after, broken):
     for i in range(images):
         store(bad, i * L, splat(ZERO))
         to_rows(at(x.first, (begin + i) * x.step), t.plane, t.plane, t.c, at(room.rows, i * t.in_size * t.c_width), t.at_in)
-    total = images * t.each
-    for t0 in range(0, total, TILES):
-        tiles = min(TILES, total - t0)
-        patches_in(room.rows, t.wide, t.c_width, at(t.ins, t0), tiles, room.v, room.few)
+    total, v_plane, plane = images * t.each, t.tiles * t.v_row + SKEW, t.tiles * t.m_row + SKEW
+    for t0 in range(0, total, t.tiles):
+        tiles = min(t.tiles, total - t0)
+        patches_in(room.rows, t.wide, t.c_width, at(t.ins, t0), tiles, room.v, t.v_row, v_plane, room.few)
         products(tiles, kernels, t, room)
-        tiles_out(room.mm, t.width, at(t.outs, t0), tiles, t.out_wide, t.m, room.sums, room.few, after, t0, t.each, bad)
+        corners = at(t.outs, t0)
+        tiles_out(room.mm, t.m_row, plane, t.width, corners, tiles, t.out_wide, t.m, room.sums, room.few, after, t0, t.each, bad)
     for i in range(images):
         broken[begin + i] = sum16(load(bad, i * L))
 
@@ -165,19 +175,23 @@ def forward_pool(
 
 @loop("i i", Images, Images, "f* f*", Tiling, Room, "i i w*")
 def weight_sums(first, last, x, dy, du, dbias, t, room, k, count, at_out):
-    """du[f][c][k] from images first … last − 1, and dbias (k). at_out: where an image's gradients lie among those of whole tiles."""
+    """dU of images first … last − 1, as `kernels_out` reads it, and dbias (k). at_out: where an image's gradients lie among those of whole
+    tiles."""
     c, width, grads = t.c, t.width, room.sums
+    v_plane, plane = t.tiles * t.v_row + SKEW, t.tiles * t.m_row + SKEW
     for begin in range(first, last, t.group):
         images = min(t.group, last - begin)
         for i in range(images):
             to_rows(at(x.first, (begin + i) * x.step), t.plane, t.plane, c, at(room.rows, i * t.in_size * t.c_width), t.at_in)
             to_rows(at(dy.first, (begin + i) * dy.step), count, count, k, at(grads, i * t.out_size * width), at_out)
         add_rows(grads, images * t.out_size, width, dbias)  # rows of zeros past the edge do no harm
-        for t0 in range(0, images * t.each, TILES):
-            tiles = min(TILES, images * t.each - t0)
-            patches_in(room.rows, t.wide, t.c_width, at(t.ins, t0), tiles, room.v, room.few)
-            gradients_in(grads, t.out_wide, width, at(t.outs, t0), tiles, t.m, room.mm, room.few)
+        for t0 in range(0, images * t.each, t.tiles):
+            tiles = min(t.tiles, images * t.each - t0)
+            patches_in(room.rows, t.wide, t.c_width, at(t.ins, t0), tiles, room.v, t.v_row, v_plane, room.few)
+            gradients_in(grads, t.out_wide, width, at(t.outs, t0), tiles, t.m, room.mm, t.m_row, plane, room.few)
             for f in range(36):
-                patches, by = at(room.v, f * (TILES * t.c_width + SKEW)), at(room.mm, f * (TILES * width + SKEW))
-                to = at(du, f * c * t.ws)
-                product_of_columns(c, tiles, patches, t.c_width, by, width, width, to, t.ws, begin - first + t0)
+                patches, by = at(room.v, f * v_plane), at(room.mm, f * plane)
+                for lane in range(0, width, TOGETHER):
+                    own = min(TOGETHER, width - lane)
+                    to = at(du, planes_of(c, lane) + f * (c * own + SKEW))
+                    product_of_columns(c, tiles, patches, t.v_row, at(by, lane), t.m_row, own, to, own, begin - first + t0)

@@ -19,14 +19,19 @@ from gpucnn_loops.pool import sizes_of
 from gpucnn_loops.sums import add_up, not_finite
 from gpucnn_loops.tables import Sliding, Tables, Window, edges, grid, images, lanes, parts
 from gpucnn_loops.threads import Scratch, address, flags, lasting, number
-from gpucnn_loops.transforms import SKEW, TILES, kernels_in, kernels_out, matrices
+from gpucnn_loops.transforms import SKEW, TOGETHER, kernels_in, kernels_out, matrices, planes_of
 from gpucnn_loops.turn import fill, to_planes, to_rows, turned_kernels
 from gpucnn_loops.vector import L
 from gpucnn_loops.winograd import BLOCK, FEW, U_PLANE, Kernels, Tiling, forward, forward_pool, weight_sums
 
 Array = NDArray[np.float32]
+numbers_of = planes_of.py_func
 LEAST = 16  # the fewest channels: with fewer, most lanes of the transforms would be empty
 ADDED = 6  # a number of dU takes as long to add up as this many multiply-adds
+TILES = 32  # tiles of a chunk, of one image or of several: V and M of 64 channels are 295 KB each, and stay in the second-level cache
+# Sums of so many numbers, 8 MB, do not stay there, and each chunk of tiles adds to all of them: with larger chunks, dweight of 512 channels
+# took 0.9 times as long.
+LARGE, MANY_TILES = 1 << 21, 64
 MOST_KEPT = 1 << 19  # numbers of transformed kernels that are kept for few tiles
 MOST = 1 << 26  # and for any number of them, 268 MB
 GAIN = 1.4  # the transforms' share, and what their rounding must be worth
@@ -53,10 +58,10 @@ class Winograd:
         self.m, (h, w), (p, q) = 7 - self.r, window.input, window.output
         self.c_width, self.width, self.plane, self.count = lanes(c), lanes(k), h * w, p * q
         down, along = -(-p // self.m), -(-q // self.m)
-        self.each, self.group = down * along, max(1, TILES // (down * along))
+        self.each = down * along
         self.wide, self.out_wide = along * self.m + self.r - 1, along * self.m
         self.in_size, self.out_size = (down * self.m + self.r - 1) * self.wide, down * self.m * self.out_wide
-        numbers, from_right = np.arange(self.group), np.arange(along)[::-1]
+        numbers, from_right = np.arange(self._group(MANY_TILES)), np.arange(along)[::-1]
         (top, _), (left, _) = window.padding
         at_out = grid(np.arange(p), np.arange(q), self.out_wide)
         self.tables = Tables(
@@ -139,7 +144,9 @@ class Winograd:
             else:
                 to_rows(address(weight) + 4 * (first + lane) * c * taps, c * taps, c * taps, own, to, self._of_width(BLOCK).at.kernels)
             if not late:
-                kernels_in(0, c, BLOCK, to, BLOCK, self.r, u + 4 * lane, width, c * width, few)
+                begin = lane // TOGETHER * TOGETHER
+                together, there = min(TOGETHER, width - begin), u + 4 * (numbers_of(c, begin) + lane - begin)
+                kernels_in(0, c, BLOCK, to, BLOCK, self.r, there, together, c * together + SKEW, few)
         return Kernels(late, u, packed, self.r)
 
     def _late(self, n: int, width: int) -> bool:
@@ -152,28 +159,40 @@ class Winograd:
         """The `Tiling` for so many lanes of the outputs' channels, where outputs are computed (`ahead`) or their gradients read."""
         t, image = self.tables.at, (self.plane, self.in_size, self.wide)
         outputs = (self.count, self.window.output[1], t.ins_ahead, t.outs_ahead) if ahead else (self.out_size, self.out_wide, t.ins, t.outs)
+        tiles = self._tiles(width, ahead)
         return Tiling(
-            self.group,
+            self._group(tiles),
+            tiles,
             self.each,
             self.m,
             self.c,
             self.c_width,
             width,
-            width if ahead else self.width,
+            row_of(self.c_width),
+            row_of(width),
             *image,
             *outputs,
             t.at_in,
         )
 
-    def _room(self, width: int) -> tuple[int, ...]:
+    def _group(self, tiles: int) -> int:
+        """The number of images that go through together, where so many tiles do."""
+        return max(1, tiles // self.each)
+
+    def _tiles(self, width: int, ahead: bool) -> int:
+        """The number of tiles that go through together."""
+        return TILES if ahead or 36 * self.c * width < LARGE else MANY_TILES
+
+    def _room(self, width: int, ahead: bool) -> tuple[int, ...]:
         """The sizes of a thread's `Room`."""
-        planes = 36 * (TILES * self.c_width + SKEW), 36 * (TILES * width + SKEW)
-        return self.group * self.in_size * self.c_width, *planes, self.group * self.out_size * width, FEW + self.group * L
+        tiles = self._tiles(width, ahead)
+        planes, group = [36 * (tiles * row_of(lanes) + SKEW) for lanes in (self.c_width, width)], self._group(tiles)
+        return group * self.in_size * self.c_width, *planes, group * self.out_size * width, FEW + group * L
 
     def _few_kernels(self, n: int, width: int) -> tuple[int, int]:
         """The sizes of what `_kernels` writes."""
         each = self.r**2 * self.c
-        return (each * width, 36 * U_PLANE) if self._late(n, width) else (each * BLOCK, 36 * self.c * width)
+        return (each * width, 36 * U_PLANE) if self._late(n, width) else (each * BLOCK, numbers_of(self.c, width))
 
     def _forward(self, x: Array, weight: Array, turned: bool, after: After, y: Array) -> list[int]:
         """Computes y, and returns which images are not finite."""
@@ -184,7 +203,7 @@ class Winograd:
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, n):
                 first, k, width = own[part]
-                scratch = Scratch(*self._room(width), *self._few_kernels(n, width))
+                scratch = Scratch(*self._room(width, True), *self._few_kernels(n, width))
                 fill(*scratch.piece(0), 0)
                 *room, packed, u = scratch.addresses()
                 kernels = self._kernels(n, weight, turned, own[part], (packed, u, room[-1]))
@@ -211,7 +230,7 @@ class Winograd:
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, n):
                 first, k, width = own[part]
-                scratch = Scratch(*self._room(width), *self._few_kernels(n, width), high * across * width, high * across * width)
+                scratch = Scratch(*self._room(width, True), *self._few_kernels(n, width), high * across * width, high * across * width)
                 fill(*scratch.piece(0), 0)
                 *room, packed, u, best, won = scratch.addresses()
                 kernels = self._kernels(n, weight, False, own[part], (packed, u, room[-1]))
@@ -236,27 +255,31 @@ class Winograd:
         n, c, ends = len(x), self.c, edges(len(x), 36 * self.c * self.width, 2 * self.each)
         groups = len(ends) - 1
         own = self._parts(groups)
-        shared = Scratch(groups * 36 * c * self.width, groups * self.width, self.r**2 * c * self.width, shared=True)
+        sizes = [numbers_of(c, width) for _, _, width in own]
+        shared = Scratch(groups * sum(sizes), groups * self.width, self.r**2 * c * self.width, shared=True)
         du, biases, packed = shared.addresses()
+        starts = [du + 4 * groups * before for before in itertools.accumulate(sizes, initial=0)]  # of each part's dU
         fill(*shared.piece(1), 0)
 
         def body(begin: int, end: int) -> None:
             for part, a, z in pieces(begin, end, groups):
                 first, k, width = own[part]
-                scratch = Scratch(*self._room(width))
+                scratch = Scratch(*self._room(width, False))
                 fill(*scratch.piece(0), 0)
                 fill(*scratch.piece(3), 0)
                 given = *images(x), *images(dy, first * self.count)
                 tiling = *self._tiling(width, False), *scratch.addresses()
                 for group in range(a, z):
-                    to = du + 4 * (group * 36 * c * self.width + first), biases + 4 * (group * self.width + first)
+                    to = starts[part] + 4 * group * sizes[part], biases + 4 * (group * self.width + first)
                     weight_sums(ends[group], ends[group + 1], *given, *to, *tiling, k, self.count, self._of_width(width).at.turns)
 
         share(groups * len(own), body, n * self.work)
 
         def back(first: int, last: int) -> None:
             room = Scratch(42 * L).addresses()
-            kernels_out(first, last, du, groups, address(self.g), self.r, c, self.width, packed, *room)
+            for (lane, _, width), start, size in zip(own, starts, sizes, strict=False):
+                to = packed + 4 * lane, self.width
+                kernels_out(first, last, start, groups, size, address(self.g), self.r, c, width, *to, *room)
 
         share(c, back, 36 * (groups + 1) * c * self.width * ADDED)
         to_planes(packed, c * self.r**2, self.k, self.width, address(dweight), self.tables.at.planes)
@@ -279,6 +302,11 @@ class Winograd:
         if pixels not in self._per_plane:
             self._per_plane[pixels] = Tables(places=np.arange(self.k) * pixels)
         return self._per_plane[pixels]
+
+
+def row_of(lanes: int) -> int:
+    """The distance between rows of V or M of so many lanes: not a large power of two."""
+    return lanes + SKEW if lanes % 128 == 0 else lanes
 
 
 def _not_finite(broken: Array) -> list[int]:

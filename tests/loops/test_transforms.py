@@ -9,7 +9,10 @@ import pytest
 
 from gpucnn_loops import transforms
 from gpucnn_loops.after import Norm, after_sums
-from gpucnn_loops.transforms import SKEW, TILES, matrices
+from gpucnn_loops.transforms import SKEW, TOGETHER, matrices, planes_of
+
+TILES, ROW = 5, 24
+PLANE = TILES * ROW + SKEW
 
 
 @pytest.mark.parametrize("r", [3, 5])
@@ -25,7 +28,7 @@ def address(array: Any) -> int:
 
 def planes(v: Any, tiles: int, c: int) -> Any:
     """V as (6, 6, tiles, c)."""
-    return v.reshape(6, 6, TILES * c + SKEW)[:, :, : tiles * c].reshape(6, 6, tiles, c)
+    return v.reshape(6, 6, PLANE)[:, :, : TILES * ROW].reshape(6, 6, TILES, ROW)[:, :, :tiles, :c]
 
 
 @pytest.mark.parametrize("r", [3, 5])
@@ -35,13 +38,13 @@ def test_the_loops_multiply_by_them(r: int, rng: np.random.Generator) -> None:
     wide = m + 6
     rows = rng.standard_normal((6, wide, c), dtype=np.float32)
     corners, scratch = np.array([0, m]), np.empty(50 * 16, np.float32)
-    v = np.empty(36 * (TILES * c + SKEW), np.float32)
-    transforms.patches_in(address(rows), wide, c, address(corners), tiles, address(v), address(scratch))
+    v = np.empty(36 * PLANE, np.float32)
+    transforms.patches_in(address(rows), wide, c, address(corners), tiles, address(v), ROW, PLANE, address(scratch))
     patches = np.stack([rows[:, corner : corner + 6] for corner in corners]).astype(np.float64)
     np.testing.assert_allclose(planes(v, tiles, c), np.einsum("ai,tijc,bj->abtc", bt, patches, bt), atol=1e-5)
 
     outputs = rng.standard_normal((m, wide, c), dtype=np.float32)
-    transforms.gradients_in(address(outputs), wide, c, address(corners), tiles, m, address(v), address(scratch))
+    transforms.gradients_in(address(outputs), wide, c, address(corners), tiles, m, address(v), ROW, PLANE, address(scratch))
     parts = np.stack([outputs[:, corner : corner + m] for corner in corners]).astype(np.float64)
     np.testing.assert_allclose(planes(v, tiles, c), np.einsum("ia,tijc,jb->abtc", at, parts, at), atol=2e-4)
 
@@ -52,7 +55,7 @@ def test_the_loops_multiply_by_them(r: int, rng: np.random.Generator) -> None:
     scale = weight / np.sqrt(variance + np.float32(1e-3))
     _vectors, after = after_sums(c, c, 1, bias, True, Norm(mean, variance, weight, shift, 1e-3))
     bad = np.zeros((2, 16), np.float32)
-    out = address(v), c, address(corners), tiles, wide, m, address(y), address(scratch), *after[0]
+    out = address(v), ROW, PLANE, c, address(corners), tiles, wide, m, address(y), address(scratch), *after[0]
     transforms.tiles_out(*out, 3, 4, address(bad))
     expected = np.einsum("ia,abtc,jb->tijc", at, planes(v, tiles, c).astype(np.float64), at)
     for tile, corner in enumerate(corners):
@@ -66,6 +69,14 @@ def test_the_loops_multiply_by_them(r: int, rng: np.random.Generator) -> None:
     weight, u, small = rng.standard_normal((c, r, r, k), dtype=np.float32), np.empty((6, 6, c, k), np.float32), g.astype(np.float32)
     transforms.kernels_in(0, c, k, address(weight), k, r, address(u), k, c * k, address(scratch))
     np.testing.assert_allclose(u, np.einsum("ai,cijk,bj->abck", g, weight.astype(np.float64), g), atol=1e-5)
-    du, dweight = rng.standard_normal((3, 6, 6, c, k), dtype=np.float32), np.empty_like(weight)
-    transforms.kernels_out(0, c, address(du), 3, address(small), r, c, k, address(dweight), address(scratch))
-    np.testing.assert_allclose(dweight, np.einsum("ai,abck,bj->cijk", g, du.sum(axis=0, dtype=np.float64), g), atol=1e-4)
+    k = TOGETHER + 16
+    size = planes_of.py_func(c, k)
+    du, weight = rng.standard_normal((3, size), dtype=np.float32), np.full((c, r, r, k + 16), 7, np.float32)
+    given = address(du), 3, size, address(small), r, c, k, address(weight), k + 16, address(scratch)
+    transforms.kernels_out(0, c, *given)
+    total = du.sum(axis=0, dtype=np.float64)
+    blocks = [(0, TOGETHER), (TOGETHER, 16)]
+    parts = [total[planes_of.py_func(c, lane) :][: 36 * (c * own + SKEW)].reshape(6, 6, -1)[:, :, : c * own] for lane, own in blocks]
+    summed = np.concatenate([part.reshape(6, 6, c, own) for part, (_, own) in zip(parts, blocks, strict=True)], axis=3)
+    np.testing.assert_allclose(weight[..., :k], np.einsum("ai,abck,bj->cijk", g, summed, g), atol=1e-4)
+    assert (weight[..., k:] == 7).all()
