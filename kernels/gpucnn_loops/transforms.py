@@ -208,25 +208,26 @@ def planes_of(c, lanes):
 def kernels_out(first, last, du, groups, apart, g, r, c, k, dweight, ws, scratch):
     """dweight (c, r·r, ws) = Gᵀ·dU·G for k of its lanes, for the channels first … last − 1. dU (see `planes_of`) is the sum over groups,
     which are `apart`."""
-    for channel in range(first, last):
-        for lane in range(0, k, L):
-            begin = lane // TOGETHER * TOGETHER
-            own = min(TOGETHER, k - begin)
-            plane, at0 = c * own + SKEW, planes_of(c, begin) + channel * own + lane - begin
-            for f in range(36):
-                total = load(du, f * plane + at0)
-                for group in range(1, groups):
-                    total = total + load(du, group * apart + f * plane + at0)
-                store(scratch, f * L, total)
-            line = at(scratch, 36 * L)
-            for i in range(r):
-                for e in range(6):
-                    total = spread(g, i) * load(scratch, e * L)
-                    for f in range(1, 6):
-                        total = fma(spread(g, f * r + i), load(scratch, (f * 6 + e) * L), total)
-                    store(line, e * L, total)
-                for j in range(r):
-                    total = spread(g, j) * load(line, 0)
-                    for e in range(1, 6):
-                        total = fma(spread(g, e * r + j), load(line, e * L), total)
-                    store(dweight, (channel * r * r + i * r + j) * ws + lane, total)
+    for begin in range(0, k, TOGETHER):
+        own = min(TOGETHER, k - begin)
+        block, plane = at(du, planes_of(c, begin)), c * own + SKEW
+        for channel in range(first, last):
+            for lane in range(0, own, L):
+                at0 = channel * own + lane
+                for f in range(36):
+                    total = load(block, f * plane + at0)
+                    for group in range(1, groups):
+                        total = total + load(block, group * apart + f * plane + at0)
+                    store(scratch, f * L, total)
+                line = at(scratch, 36 * L)
+                for i in range(r):
+                    for e in range(6):
+                        total = spread(g, i) * load(scratch, e * L)
+                        for f in range(1, 6):
+                            total = fma(spread(g, f * r + i), load(scratch, (f * 6 + e) * L), total)
+                        store(line, e * L, total)
+                    for j in range(r):
+                        total = spread(g, j) * load(line, 0)
+                        for e in range(1, 6):
+                            total = fma(spread(g, e * r + j), load(line, e * L), total)
+                        store(dweight, (channel * r * r + i * r + j) * ws + begin + lane, total)
