@@ -186,14 +186,14 @@ def gradients_in(rows, wide, k, corners, tiles, m, v, row, plane, scratch):
 
 
 @loop("i i i f* i i f* i i f*")
-def kernels_in(first, last, lanes, weight, k, r, u, ws, plane, scratch):
-    """U[f][c][lane] of weight (c, r·r, k), for the channels first … last − 1 and its first `lanes`. In U channels are ws numbers apart, and
-    the 36 planes `plane`."""
+def kernels_in(first, last, lanes, weight, apart, r, u, ws, plane, scratch):
+    """U[f][c][lane] of weight (lanes / 16, c, r·r, 16), whose sixteens of lanes are `apart`, for the channels first … last − 1. In U
+    channels are ws numbers apart, and the 36 planes `plane`."""
     for channel in range(first, last):
         for lane in range(0, lanes, L):
-            kernel, to = channel * r * r * k + lane, at(u, (channel - first) * ws + lane)
+            kernel, to = lane // L * apart + channel * r * r * L, at(u, (channel - first) * ws + lane)
             for j in range(r):
-                store6(scratch, j * L, 5 * L, g_of(weight, kernel + j * k, r * k, r))
+                store6(scratch, j * L, 5 * L, g_of(weight, kernel + j * L, r * L, r))
             for f in range(6):
                 store6(to, f * 6 * plane, plane, g_of(scratch, f * 5 * L, L, r))
 

@@ -104,7 +104,7 @@ def products(tiles, kernels, t, room):
         packed = at(kernels.packed, lane * t.c * kernels.r * kernels.r)
         for c in range(0, t.c, CHANNELS):
             last = min(c + CHANNELS, t.c)
-            kernels_in(c, last, BLOCK, packed, BLOCK, kernels.r, u, BLOCK, U_PLANE, room.few)
+            kernels_in(c, last, BLOCK, packed, 0, kernels.r, u, BLOCK, U_PLANE, room.few)
             for f in range(36):
                 patches, out = at(room.v, f * v_plane + c), at(room.mm, f * plane + lane)
                 product_of_rows(tiles, last - c, patches, t.v_row, at(u, f * U_PLANE), BLOCK, BLOCK, out, t.m_row, c)

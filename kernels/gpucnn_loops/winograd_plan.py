@@ -71,6 +71,7 @@ class Winograd:
             outs_ahead=grid(numbers, grid(np.arange(down) * self.m, from_right * self.m, q), self.count),
             at_in=grid(np.arange(h) + top, np.arange(w) + left, self.wide) * self.c_width,
             planes=np.arange(k) * c * self.r**2,
+            kernels=np.arange(c * self.r**2) * BLOCK,
             at_out=at_out,
             turned=np.append(np.arange(self.r**2)[::-1], np.arange(self.r**2, lanes(self.r**2))) * L,
             places=np.arange(k) * self.count,
@@ -135,18 +136,18 @@ class Winograd:
         (first, k, width), c, taps, (packed, u, few) = part, self.c, self.r**2, places
         late = self._late(n, width)
         for lane in range(0, width, BLOCK):
-            own = min(BLOCK, k - lane)
-            to = packed + 4 * lane * c * taps if late else packed
+            own, begin = min(BLOCK, k - lane), 0 if late else lane // TOGETHER * TOGETHER
+            to = packed + 4 * (lane - begin) * c * taps
             if own < BLOCK:
                 fill(to, c * taps * BLOCK, 0)
             if turned:
                 turned_kernels(address(weight) + 4 * (first + lane) * taps, c, self.k, own, taps, to, self.tables.at.turned)
             else:
-                to_rows(address(weight) + 4 * (first + lane) * c * taps, c * taps, c * taps, own, to, self._of_width(BLOCK).at.kernels)
-            if not late:
-                begin = lane // TOGETHER * TOGETHER
-                together, there = min(TOGETHER, width - begin), u + 4 * (numbers_of(c, begin) + lane - begin)
-                kernels_in(0, c, BLOCK, to, BLOCK, self.r, there, together, c * together + SKEW, few)
+                to_rows(address(weight) + 4 * (first + lane) * c * taps, c * taps, c * taps, own, to, self.tables.at.kernels)
+            together = lane + BLOCK - begin
+            if not late and together == min(TOGETHER, width - begin):
+                there = u + 4 * numbers_of(c, begin)
+                kernels_in(0, c, together, packed, c * taps * BLOCK, self.r, there, together, c * together + SKEW, few)
         return Kernels(late, u, packed, self.r)
 
     def _late(self, n: int, width: int) -> bool:
@@ -192,7 +193,7 @@ class Winograd:
     def _few_kernels(self, n: int, width: int) -> tuple[int, int]:
         """The sizes of what `_kernels` writes."""
         each = self.r**2 * self.c
-        return (each * width, 36 * U_PLANE) if self._late(n, width) else (each * BLOCK, numbers_of(self.c, width))
+        return (each * width, 36 * U_PLANE) if self._late(n, width) else (each * TOGETHER, numbers_of(self.c, width))
 
     def _forward(self, x: Array, weight: Array, turned: bool, after: After, y: Array) -> list[int]:
         """Computes y, and returns which images are not finite."""
@@ -291,10 +292,9 @@ class Winograd:
             add_up(biases, groups, self.width, self.k, address(dbias))
 
     def _of_width(self, width: int) -> Tables:
-        """Tables for so many lanes: turns: where an image's gradients lie among the rows of whole tiles; kernels: where each number of a
-        kernel lies among those of all channels."""
+        """A table for so many lanes: turns: where an image's gradients lie among the rows of whole tiles."""
         if width not in self._per_width:
-            self._per_width[width] = Tables(turns=self.tables.at_out * width, kernels=np.arange(self.c * self.r**2) * width)
+            self._per_width[width] = Tables(turns=self.tables.at_out * width)
         return self._per_width[width]
 
     def _of_plane(self, pixels: int) -> Tables:

@@ -66,11 +66,12 @@ def test_the_loops_multiply_by_them(r: int, rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(np.isnan(bad), [[False] * 16, [lane == 5 for lane in range(16)]])
 
     k = 32
-    weight, u, small = rng.standard_normal((c, r, r, k), dtype=np.float32), np.empty((6, 6, c, k), np.float32), g.astype(np.float32)
-    transforms.kernels_in(0, c, k, address(weight), k, r, address(u), k, c * k, address(scratch))
-    np.testing.assert_allclose(u, np.einsum("ai,cijk,bj->abck", g, weight.astype(np.float64), g), atol=1e-5)
+    weight, u = rng.standard_normal((k // 16, c, r, r, 16), dtype=np.float32), np.empty((6, 6, c, k), np.float32)
+    transforms.kernels_in(0, c, k, address(weight), c * r * r * 16, r, address(u), k, c * k, address(scratch))
+    np.testing.assert_allclose(u.reshape(6, 6, c, -1, 16), np.einsum("ai,scijk,bj->abcsk", g, weight.astype(np.float64), g), atol=1e-5)
     k = TOGETHER + 16
     size = planes_of.py_func(c, k)
+    small = g.astype(np.float32)
     du, weight = rng.standard_normal((3, size), dtype=np.float32), np.full((c, r, r, k + 16), 7, np.float32)
     given = address(du), 3, size, address(small), r, c, k, address(weight), k + 16, address(scratch)
     transforms.kernels_out(0, c, *given)
