@@ -193,7 +193,7 @@ class Winograd:
     def _few_kernels(self, n: int, width: int) -> tuple[int, int]:
         """The sizes of what `_kernels` writes."""
         each = self.r**2 * self.c
-        return (each * width, 36 * U_PLANE) if self._late(n, width) else (each * TOGETHER, numbers_of(self.c, width))
+        return (each * width, 36 * U_PLANE) if self._late(n, width) else (each * min(TOGETHER, width), numbers_of(self.c, width))
 
     def _forward(self, x: Array, weight: Array, turned: bool, after: After, y: Array) -> list[int]:
         """Computes y, and returns which images are not finite."""
