@@ -286,13 +286,17 @@ def test_a_model_chooses_no_folder_to_read(gpucnn, tmp_path):
     Path("alone").mkdir()
     Path("out/model.safetensors").rename("alone/model.safetensors")
     sentence = gpucnn("evaluate", "alone/model.safetensors").sentence
-    assert "was trained on 'photos', and there is no run beside it" in sentence and "--dataset" in sentence
+    assert "does not say where 'photos' is, which it was trained on, and there is no run beside it that does: name it with" in sentence
     assert gpucnn("evaluate", "alone/model.safetensors", "--dataset", "photos").status == 0
     model = gc.load("alone/model.safetensors", device="cpu")
-    for folder in ("/etc", "../secret", 3, None, "\x1b[2J"):
+    for folder in ("/etc", "../secret", 3, None, ["mnist"], "\x1b[2J"):
         model.metadata["dataset"] = folder
         model.save("alone/model.safetensors")
         assert "name it with --dataset" in gpucnn("evaluate", "alone/model.safetensors").sentence
+    del model.metadata["dataset"]  # as in the file of a program that keeps none
+    model.save("alone/model.safetensors")
+    sentence = gpucnn("evaluate", "alone/model.safetensors").sentence
+    assert "does not say which data set it was trained on, and there is no run beside it that does: name one with --dataset" in sentence
 
 
 # Names.
