@@ -38,6 +38,7 @@ from gpucnn.experiment.folder import (
     StoppedError,
     Watch,
     check_apart,
+    check_files,
     made_folder,
 )
 from gpucnn.experiment.options import AGAIN, Options, as_begun
@@ -90,6 +91,7 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         ranks.once(lambda: _take(output, held))
         if options.resume and ranks.once(lambda: exists(output / CHECKPOINT)):
             given = options
+            ranks.once(lambda: check_files(output, AGAIN))
             options = ranks.once(lambda: as_begun(given, output / CHECKPOINT))
             model = network(options.model)
         seed = options.seed

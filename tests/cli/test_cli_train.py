@@ -302,6 +302,16 @@ def test_a_lost_history_is_a_note_and_no_line_of_source(gpucnn, options, whole):
     assert longer.err.startswith("note: the history continues without its first epochs: run/history.csv")
 
 
+@pytest.mark.parametrize("name", ["history.csv", "model.safetensors", "report.csv", "curves.png", "checkpoint.safetensors"])
+def test_a_folder_in_the_place_of_a_file_is_said_before_the_run_goes_on(gpucnn, options, whole, name):
+    shutil.copytree(whole, "run")
+    Path("run", name).unlink(missing_ok=True)
+    Path("run", name).mkdir()
+    result = gpucnn(*options, "--output", "run", "--resume", "--epochs", 4)
+    assert f"{Path('run', name)} is a folder, and the run writes a file of that name: move it elsewhere; or leave out" in result.sentence
+    assert result.out == "" and files(Path("run")) == files(whole) | {name}
+
+
 def test_a_second_run_sets_the_first_aside(gpucnn, folder):
     command = ("train", "--dataset", folder, *SHORT, "--output", "run", "--epochs", 1)
     models = []
