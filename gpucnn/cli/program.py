@@ -15,8 +15,8 @@ from gpucnn import experiment
 from gpucnn.cli import together
 from gpucnn.cli.stopping import STOPPED, ending
 from gpucnn.errors import GpucnnError
-from gpucnn.surroundings import complain, flag, say
-from gpucnn.text import message, shortened
+from gpucnn.surroundings import OUTPUT, complain, flag, say
+from gpucnn.text import message, reason_of, shortened
 
 app = typer.Typer(
     name="gpucnn",
@@ -119,7 +119,9 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return f"out of memory ({error}): use a smaller batch size"
+    if isinstance(error, OSError) and error.filename == OUTPUT:
+        return f"{OUTPUT} cannot be written ({reason_of(error)}): free some room there, or send it to another file or program"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}: free some room or name another folder" if error.errno == 28 else f"{where}{error.strerror}"
+        return f"{where}{error.strerror}: free some room, or write to another place" if error.errno == 28 else f"{where}{error.strerror}"
     return str(error) or type(error).__name__

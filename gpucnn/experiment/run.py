@@ -50,7 +50,7 @@ from gpucnn.optimizers import OPTIMIZERS
 from gpucnn.precision import mode, note_of, using
 from gpucnn.recipes import Recipe
 from gpucnn.reservation import locked
-from gpucnn.surroundings import user_path
+from gpucnn.surroundings import OUTPUT, user_path
 from gpucnn.text import message
 from gpucnn.training.alike import VERSION, checksum, plain, same
 from gpucnn.training.callbacks import Checkpoint, CSVLog, History, Progress
@@ -223,6 +223,8 @@ def _run(
     except BrokenPipeError:
         raise  # an error of the terminal's output, not of the folder
     except OSError as error:
+        if error.filename == OUTPUT:
+            raise
         last = f"; the same command with --resume then continues from {checkpoint}" if checkpoint.exists() else ""
         raise DataError(f"{output} can no longer be written ({error.strerror or error}): fix that, or free some space{last}") from None
 

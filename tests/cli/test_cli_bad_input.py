@@ -393,7 +393,7 @@ def test_missing_packages(gpucnn, bars_run, monkeypatch, missing, command, piece
     [
         (MemoryError("Unable to allocate 3 GiB"), "gpucnn: out of memory (Unable to allocate 3 GiB): use a smaller batch size\n"),
         (PermissionError(13, "Permission denied", "some/file"), "gpucnn: some/file: Permission denied\n"),
-        (OSError(28, "No space left on device"), "gpucnn: No space left on device: free some room or name another folder\n"),
+        (OSError(28, "No space left on device"), "gpucnn: No space left on device: free some room, or write to another place\n"),
         (
             RuntimeError("surprise"),
             "gpucnn: this is a bug, RuntimeError: surprise (set GPUCNN_DEBUG=1 for the traceback, and please report it)\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import re
@@ -17,8 +18,10 @@ import gpucnn as gc
 from gpucnn import experiment
 from gpucnn.cli import info, progress
 from gpucnn.cli.progress import Downloads
+from gpucnn.surroundings import OUTPUT
 
 COMMANDS = ["train", "evaluate", "predict", "info"]
+TRAIN = ("train", "--dataset", "digits", "--output", "run")
 
 
 def process(*arguments: object, module: str = "gpucnn", **options) -> subprocess.CompletedProcess[str]:
@@ -200,7 +203,40 @@ def test_output_that_cannot_be_written(digits, unbuffered):
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "gpucnn", "info"]
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
-    assert result.returncode == 2 and "Traceback" not in result.stderr and "No space left on device" in result.stderr.splitlines()[0]
+    why = "gpucnn: standard output cannot be written (No space left on device): free some room there, or send it to another file or program"
+    assert (result.returncode, result.stderr.splitlines()) == (2, [why])
+
+
+class Full(io.StringIO):
+    """A stream to a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("command", [("--version",), ("--help",), ("evaluate", "MODEL"), TRAIN])
+def test_every_command_says_that_its_output_cannot_be_written(gpucnn, digits, command):
+    """The output itself, and not the folder of a run."""
+    sentence = gpucnn(*(digits.model if word == "MODEL" else word for word in command), out=Full()).sentence
+    assert "No space left on device" in sentence and ("standard output cannot be written" in sentence) == (command != ("--help",))
+    assert not Path("run").exists()
+
+
+def test_a_run_whose_output_ends_in_the_middle_does_not_blame_its_folder(gpucnn, monkeypatch, no_pictures, folder):
+    from gpucnn.training import progress as lines
+
+    def full(line: str) -> None:
+        if line.startswith("epoch 2/"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), OUTPUT)
+
+    monkeypatch.setattr(lines, "say", full)
+    sentence = gpucnn("train", "--dataset", folder, "--epochs", 2, "--device", "cpu", "--output", "run").sentence
+    assert "standard output cannot be written" in sentence and Path("run/checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize(("command", "status"), [(("none",), 2), (("--version",), 0)])
+def test_errors_that_cannot_be_written_change_no_status(gpucnn, command, status):
+    assert gpucnn(*command, err=Full()).status == status
 
 
 def test_downloads_are_told_a_line_each_where_there_is_no_terminal(capsys):
