@@ -14,7 +14,7 @@ from gpucnn.errors import ArgumentError, DataError
 from gpucnn.files import check_target, regular_file
 from gpucnn.networks import NETWORKS
 from gpucnn.surroundings import complain, say, user_path
-from gpucnn.text import reason_of
+from gpucnn.text import number_of, reason_of
 
 KINDS = ".onnx, .keras, .safetensors, .pt, .pth"
 LONGEST = 1 << 24  # bytes of a map of names
@@ -70,8 +70,9 @@ def import_(
                 complain(f"  {problem}")
         raise
     model.save(target)
-    layers = len([part for layer in model.layers for part in layer.layers])
-    say(f"read      {file}: {layers} layers, {model.parameter_count:,} parameters, input {'×'.join(map(str, model.input_shape))}")
+    layers = number_of(len([part for layer in model.layers for part in layer.layers]), "layer")
+    parameters, size = number_of(model.parameter_count, "parameter"), "×".join(map(str, model.input_shape))
+    say(f"read      {file}: {layers}, {parameters}, input {size}")
     note = model.metadata.get("note")
     if note:
         say(f"note: {note}")

@@ -44,7 +44,7 @@ class Dataset:
                 raise DataError(f"{part}_images must be uint8 (N, C, H, W) and not empty, got {images.dtype} {images.shape}")
             if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
                 raise DataError(
-                    f"{part}_labels must be int32 with one label for each of the {len(images)} images, got {labels.dtype} {labels.shape}"
+                    f"{part}_labels must be int32 with one label for each image, {len(images)} of them, got {labels.dtype} {labels.shape}"
                 )
             if labels.min() < 0 or labels.max() >= self.classes:
                 raise DataError(

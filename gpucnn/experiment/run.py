@@ -51,7 +51,7 @@ from gpucnn.precision import mode, note_of, using
 from gpucnn.recipes import Recipe
 from gpucnn.reservation import locked
 from gpucnn.surroundings import OUTPUT, user_path
-from gpucnn.text import message
+from gpucnn.text import message, number_of
 from gpucnn.training.alike import VERSION, checksum, plain, same
 from gpucnn.training.callbacks import Checkpoint, CSVLog, History, Progress
 from gpucnn.training.checkpoint import TensorFile
@@ -110,7 +110,7 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         if options.begun_epochs is not None:
             optimizer.continues = recipe.make_optimizer(options.begun_epochs * steps).config()
             laid = f"the {recipe.schedule} schedule now covers all of them"
-            say(f"note: the run was started with {count(options.begun_epochs, 'epoch')} and now has {recipe.epochs:,}: {laid}")
+            say(f"note: the run was started with {number_of(options.begun_epochs, 'epoch')} and now has {recipe.epochs:,}: {laid}")
         model.compile(optimizer, "categorical_crossentropy", ["accuracy"])
         model.metadata = {
             "network": options.model,
@@ -122,13 +122,14 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         }
         say(f"data      {dataset.name}: {dataset.source}")
         if validation is not None:
-            which = "additional images" if recipe.validation is None else "of them held out"
-            say(f"          {len(validation[0]):,} {which} for validation; the test images are used once, at the end")
+            images = len(validation[0])
+            which = number_of(images, "additional image") if recipe.validation is None else f"{images:,} of them held out"
+            say(f"          {which} for validation; the test images are used once, at the end")
         say(f"model     {options.model}: {model.parameter_count:,} parameters, input {'×'.join(map(str, dataset.image_shape))}")
         for line in devices(ranks, device):
             say(line)
         say(f"recipe    {recipe.optimizer}, learning rate {recipe.learning_rate:g} ({recipe.schedule}), seed {seed}")
-        length = f"{count(recipe.epochs, 'epoch')} of {count(steps, 'step')}"
+        length = f"{number_of(recipe.epochs, 'epoch')} of {number_of(steps, 'step')}"
         say(f"          {length}, batch {recipe.batch_size}, augmentation {recipe.augment}")
         unseen = note_of(options.precision, device.kind)
         if unseen:
@@ -203,7 +204,7 @@ def _run(
             parallel=ranks,
         )
         if ranks.once(lambda: not watch.trained and (output / MODEL).exists()):
-            say(f"note: the run in {output} is complete ({count(len(history.rows), 'epoch')}): there is nothing to do")
+            say(f"note: the run in {output} is complete ({number_of(len(history.rows), 'epoch')}): there is nothing to do")
             return ranks.once(lambda: Outcome(_tested(output / MODEL, model, dataset), []))
         probabilities = model.predict(dataset.test_images, parallel=ranks)
         held = 0 if validation is None else len(validation[0])
@@ -304,7 +305,3 @@ def _tested(path: Path, model: Sequential, dataset: Dataset) -> float:
     if isinstance(noted, float):
         return noted
     return float(np.mean(model.predict(dataset.test_images).argmax(axis=1) == dataset.test_labels))
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -43,6 +43,14 @@ def test_a_model_goes_out_and_comes_back(onnx, gpucnn, tmp_path):
     np.testing.assert_allclose(gc.load("raw.safetensors", device="cpu").predict(x), model.forward(x), atol=1e-5)
 
 
+def test_one_layer_is_no_layers(gpucnn):
+    small = gc.Sequential(gc.Dense(2)).build((3,), device="cpu")
+    small.save("m.safetensors")
+    save_file({name: np.array(array.value) for name, array in small.parameters.items()}, "weights.safetensors")
+    result = gpucnn("import", "weights.safetensors", "--network", "m.safetensors", "-o", "back.safetensors")
+    assert result.out.splitlines()[0] == "read      weights.safetensors: 1 layer, 8 parameters, input 3"
+
+
 def test_what_is_imported_is_not_written_over(gpucnn, tmp_path):
     model = small(tmp_path / "m.safetensors")
     save_file({name: np.array(array.value) for name, array in model.parameters.items()}, "weights.safetensors")
