@@ -295,7 +295,7 @@ def test_predict_takes_folders_and_writes_a_table(gpucnn, tmp_path):
     model.parameters["dense_1.weight"].value[...] = 0
     model.metadata["class_names"] = names
     model.save("m.safetensors")
-    for name in ("set/2.npy", "set/a/1.npy", "set/.hidden/3.npy", "-x.npy"):
+    for name in ("set/2.npy", "set/a/1.npy", "set/.hidden/3.npy", "set/__MACOSX/4.npy", "-x.npy"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         np.save(name, np.zeros((4, 4), np.uint8))
     Path("set/notes.txt").write_text("no image")
