@@ -203,7 +203,8 @@ def _run(
             resume=checkpoint if resume else None,
             parallel=ranks,
         )
-        if ranks.once(lambda: not watch.trained and (output / MODEL).exists()):
+        # The card is written last: a run without one was stopped before it had all of its files, which are made again.
+        if ranks.once(lambda: not watch.trained and (output / MODEL).exists() and (output / card.CARD).exists()):
             say(f"note: the run in {output} is complete ({number_of(len(history.rows), 'epoch')}): there is nothing to do")
             return ranks.once(lambda: Outcome(_tested(output / MODEL, model, dataset), []))
         probabilities = model.predict(dataset.test_images, parallel=ranks)

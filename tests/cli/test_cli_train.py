@@ -293,6 +293,22 @@ def test_resume_of_a_finished_run_has_nothing_to_do(gpucnn, options, whole):
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in whole.iterdir()} == before
 
 
+def test_a_run_that_was_stopped_while_it_drew_gets_its_pictures(gpucnn, options, whole, monkeypatch):
+    """With the same model as before, and without training again."""
+    drawn = []
+    for name in PICTURES:
+        monkeypatch.setattr(plots, f"save_{name}", lambda *given, name=name: drawn.append(name) or False)
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "save_filters", lambda *_: signal.raise_signal(signal.SIGINT))
+        stopped = gpucnn(*options, "--output", "run")
+    assert stopped.err == f"gpucnn: stopped: the same command with --resume continues from {Path('run/checkpoint.safetensors')}\n"
+    assert drawn == ["curves", "confusion", "mistakes"] and "README.md" not in files(Path("run"))
+    out = resumed(gpucnn, options, whole)
+    assert drawn[3:] == ["curves", "confusion", "mistakes", "filters", "features"] and "README.md" in files(Path("run"))
+    assert "epoch 1/" not in out and "nothing to do" not in out
+    assert "nothing to do" in resumed(gpucnn, options, whole)
+
+
 @pytest.mark.usefixtures("no_pictures")
 def test_a_lost_history_is_a_note_and_no_line_of_source(gpucnn, options, whole):
     shutil.copytree(whole, "run")
