@@ -77,6 +77,15 @@ def test_bad_arguments(gpucnn, arguments, pieces):
     assert [path.name for path in Path().iterdir()] == ["a-file"]
 
 
+@pytest.mark.parametrize("name", ["-a.png", "--a.png"])
+def test_a_file_whose_name_begins_with_a_dash(gpucnn, bars_run, name):
+    """As a shell writes it for *.png; until it exists, it is an option."""
+    assert f"No such option: {name[:2] if name[1] != '-' else name}" in gpucnn("predict", bars_run.model, name).sentence
+    png(name)
+    assert f"{name} begins as options do: name it ./{name}, or write -- before it" in gpucnn("predict", bars_run.model, name).sentence
+    assert gpucnn("predict", bars_run.model, f"./{name}").status == gpucnn("predict", "--", bars_run.model, name).status == 0
+
+
 def test_what_cannot_be_written_is_said_before_anything_is_read(gpucnn):
     """The files that are named do not exist, which would be said next."""
     Path("a-file").write_text("nothing of use")
@@ -394,6 +403,7 @@ def test_missing_packages(gpucnn, bars_run, monkeypatch, missing, command, piece
         (MemoryError("Unable to allocate 3 GiB"), "gpucnn: out of memory (Unable to allocate 3 GiB): use a smaller batch size\n"),
         (PermissionError(13, "Permission denied", "some/file"), "gpucnn: some/file: Permission denied\n"),
         (OSError(28, "No space left on device"), "gpucnn: No space left on device: free some room, or write to another place\n"),
+        (OSError(27, "File too large", "some/file"), "gpucnn: some/file: File too large: free some room, or write to another place\n"),
         (
             RuntimeError("surprise"),
             "gpucnn: this is a bug, RuntimeError: surprise (set GPUCNN_DEBUG=1 for the traceback, and please report it)\n",
