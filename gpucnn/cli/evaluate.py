@@ -9,7 +9,7 @@ import typer
 import gpucnn
 from gpucnn import answers, experiment, report
 from gpucnn.checks import integer, pick
-from gpucnn.cli.options import SETS, DataDir, Device, Invert, ModelFile, Precision, whole
+from gpucnn.cli.options import SETS, DataDir, Device, Invert, ModelFile, Precision, filled, whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Downloads
 from gpucnn.data import files_of
@@ -26,7 +26,7 @@ def evaluate(
     model: ModelFile,
     dataset: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FOLDER", help=f"{SETS}. [default: what the model was trained on]", show_default=False),
+        typer.Option(parser=filled, metavar="NAME|FOLDER", help=f"{SETS}. [default: what the model was trained on]", show_default=False),
     ] = None,
     data_dir: DataDir = None,
     invert: Invert = "never",
@@ -54,7 +54,7 @@ def evaluate(
     network.data_format = "channels_first"  # as images are read here, whatever arrays the model was made for
     if network.loss is None:
         network.compile()
-    name, noted = (dataset, None) if dataset else experiment.trained_on(network, user_path(model))
+    name, noted = (dataset, None) if dataset is not None else experiment.trained_on(network, user_path(model))
     # With another seed, images that the model was trained on would be among those that it is tested on.
     drawn = network.seed if seed is None else integer(seed, "seed", 0)
     size = experiment.taken_size(network) if files_of.holds_images(user_path(name)) else None
