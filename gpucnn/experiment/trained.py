@@ -13,7 +13,7 @@ from gpucnn.data.background import DARK, LIGHT
 from gpucnn.data.dataset import DATASETS
 from gpucnn.errors import CheckpointError
 from gpucnn.experiment.folder import CHECKPOINT, MODEL
-from gpucnn.experiment.options import noted_folder, run_notes
+from gpucnn.experiment.options import GONE, has_gone, noted_folder, run_notes
 from gpucnn.files import exists
 from gpucnn.model import Sequential
 from gpucnn.surroundings import user_path
@@ -36,6 +36,8 @@ def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
             why = f"the run beside it cannot be read ({error})"
     begun = notes.get("options")
     if isinstance(begun, dict) and isinstance(begun.get("dataset"), str):
+        if has_gone(begun["dataset"]):
+            raise CheckpointError(f"{path} was trained on {begun['dataset']}, {GONE}")
         return str(begun["dataset"]), noted_folder(notes)
     if "dataset" not in model.metadata:
         raise CheckpointError(f"{path} does not say which data set it was trained on, and {why}: name one with --dataset")

@@ -159,11 +159,11 @@ def test_damaged_mnist(gpucnn, files, pieces, name):
     assert not Path("run").exists()
 
 
-def png(path: str, size: tuple[int, ...] = (12, 12)) -> None:
+def png(path: str, size: tuple[int, ...] = (12, 12), grey: int = 0) -> None:
     from PIL import Image
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros(size, np.uint8)).save(path)
+    Image.fromarray(np.full(size, grey, np.uint8)).save(path)
 
 
 def two_classes(size: tuple[int, ...] = (12, 12)) -> None:
@@ -373,8 +373,17 @@ def test_evaluate_of_a_folder_that_has_gone(gpucnn, tmp_path, no_pictures):
     two_classes()
     assert gpucnn("train", "--dataset", "./set", "--output", "run", "--epochs", 1, "--device", "cpu").status == 0
     Path("set").rename("moved")
-    assert "set is not a folder" in gpucnn("evaluate", "run/model.safetensors", "--device", "cpu").sentence
+    gone = f"{tmp_path / 'set'}, which does not exist any more: name the place where it is now with --dataset"
+    assert gone in gpucnn("evaluate", "run/model.safetensors", "--device", "cpu").sentence
     assert gpucnn("evaluate", "run/model.safetensors", "--dataset", "./moved", "--device", "cpu").status == 0
+    more = ("train", "--output", "run", "--resume", "--epochs", 2, "--device", "cpu")
+    assert gone in gpucnn(*more).sentence
+    Path("other").mkdir()
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        png(f"other/{name}", (12, 12), 7)
+    assert "is a checkpoint of another run: its training data differ" in gpucnn(*more, "--dataset", "other").sentence
+    assert gpucnn(*more, "--dataset", "moved").status == 0
+    assert gpucnn("evaluate", "run/model.safetensors", "--device", "cpu").status == 0  # its new place is recorded
 
 
 # Packages that are not installed.
