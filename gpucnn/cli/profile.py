@@ -136,13 +136,16 @@ def profile(
     options = run.Options(model, batch_size, layer, op, shape, compare, device, arch, lineinfo, kernels, ranks, link)
     with using(precision), Status() as status:
         made = run.make(options, status)
-    for line in report.lines(made):
-        say(line)
-    if earlier is not None:
-        say("")
-        for line in comparison.lines(earlier, made):
+    try:  # before anything is printed: a reader such as head may end the program
+        written = outputs.write(made)
+    finally:
+        for line in report.lines(made):
             say(line)
-    for path in outputs.write(made):
+        if earlier is not None:
+            say("")
+            for line in comparison.lines(earlier, made):
+                say(line)
+    for path in written:
         say(f"wrote     {path}")
 
 

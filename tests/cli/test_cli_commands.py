@@ -10,6 +10,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -207,11 +209,17 @@ def test_output_that_cannot_be_written(digits, unbuffered):
     assert (result.returncode, result.stderr.splitlines()) == (2, [why])
 
 
+def no_room() -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 class Full(io.StringIO):
-    """A stream to a full disk."""
+    """A stream to a full disk, or one that cannot be written for another reason."""
+
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def write(self, text: str) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise type(self.error)(*self.error.args)
 
 
 @pytest.mark.parametrize("command", [("--version",), ("--help",), ("evaluate", "MODEL"), TRAIN])
@@ -232,6 +240,21 @@ def test_a_run_whose_output_ends_in_the_middle_does_not_blame_its_folder(gpucnn,
     monkeypatch.setattr(lines, "say", full)
     sentence = gpucnn("train", "--dataset", folder, "--epochs", 2, "--device", "cpu", "--output", "run").sentence
     assert "standard output cannot be written" in sentence and Path("run/checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [("predict", "MODEL", "x.npy", "--csv", "t"), ("profile", "--device", "cpu", "--model", "MODEL", "--json", "t")]
+)
+def test_a_reader_that_goes_costs_no_file(gpucnn, digits, monkeypatch, command):
+    """As head does after its first lines. And where the file cannot be written, what was worked out is printed."""
+    np.save("x.npy", np.zeros((8, 8), np.uint8))
+    words = [digits.model if word == "MODEL" else word for word in command]
+    with mock.patch.object(Full, "error", BrokenPipeError()):
+        assert gpucnn(*words, out=Full()).status == 1
+    assert Path("t").stat().st_size
+    monkeypatch.setattr(os, "replace", lambda *_: no_room())
+    result = gpucnn(*words)
+    assert result.status == 2 and "No space left on device" in result.err and ("x.npy" in result.out or "memory" in result.out)
 
 
 @pytest.mark.parametrize(("command", "status"), [(("none",), 2), (("--version",), 0)])
