@@ -135,6 +135,8 @@ def _sentence(error: Exception) -> str:
         return f"out of memory ({error}): use a smaller batch size"
     if isinstance(error, OSError) and error.filename == OUTPUT:
         return f"{OUTPUT} cannot be written ({reason_of(error)}): free some room there, or send it to another file or program"
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd(), the only one that names nothing
+        return "the current folder does not exist any more: change to one that does"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}{': free some room, or write to another place' if error.errno in NO_ROOM else ''}"

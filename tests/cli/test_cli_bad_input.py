@@ -91,6 +91,14 @@ def test_a_file_whose_name_begins_with_a_dash(gpucnn, bars_run, name):
     assert gpucnn("predict", bars_run.model, f"./{name}").status == gpucnn("predict", "--", bars_run.model, name).status == 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a current folder cannot be deleted on Windows")
+def test_a_current_folder_that_was_deleted(gpucnn, monkeypatch):
+    Path("gone").mkdir()
+    monkeypatch.chdir("gone")
+    Path("../gone").rmdir()
+    assert "the current folder does not exist any more: change to one" in gpucnn("train", "--dataset", "digits", "--device", "cpu").sentence
+
+
 def test_what_cannot_be_written_is_said_before_anything_is_read(gpucnn):
     """The files that are named do not exist, which would be said next."""
     Path("a-file").write_text("nothing of use")
