@@ -51,6 +51,29 @@ def test_evaluate_tests_on_the_images_that_were_held_back(gpucnn, bars_run, monk
     assert seeds == [3, 9]  # 3: the seed that it was trained with
 
 
+@pytest.mark.parametrize(("outputs", "loss"), [(1, "binary_crossentropy"), (4, "categorical_crossentropy")])
+def test_the_classes_of_a_model_with_other_outputs_than_classes(gpucnn, folder, outputs, loss):
+    """One output tells two classes apart by what is above one half; of four, two were never trained."""
+    model = gc.Sequential(gc.Flatten(), gc.Dense(outputs)).build((1, 12, 12), device="cpu").compile("sgd", loss)
+    for parameter in model.parameters.values():
+        parameter.value[...] = 0
+    model.parameters["dense_1.bias"].value[-1] = 3
+    model.save("m.safetensors")
+    result = gpucnn("evaluate", "m.safetensors", "--dataset", folder, "--classes", "--device", "cpu")
+    across, down = result.out.splitlines()[3:5]
+    if outputs == 1:
+        assert across.split() == ["across", "3", *("0.0", "%") * 3, "down", "(3)"] and down.split()[:4] == ["down", "3", "100.0", "%"]
+        assert result.last == "test accuracy 50.00 %"
+    else:
+        assert across.endswith("output 3 (3)") and down.endswith("output 3 (3)") and result.last == "test accuracy 0.00 %"
+
+
+def test_a_model_that_tells_fewer_classes_apart(gpucnn, folder):
+    gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 8, 8), device="cpu").save("m.safetensors")
+    sentence = gpucnn("evaluate", "m.safetensors", "--dataset", "digits", "--device", "cpu").sentence
+    assert "the model tells 3 classes apart, and digits has 10: give the data set that it was trained on" in sentence
+
+
 def test_evaluate_of_a_model_that_was_never_compiled(gpucnn, folder):
     gc.Sequential(gc.Flatten(), gc.Dense(2)).build((1, 12, 12), device="cpu").save("plain.safetensors")
     result = gpucnn("evaluate", "plain.safetensors", "--dataset", folder, "--device", "cpu")
@@ -309,6 +332,18 @@ def test_downloads_on_a_terminal_leave_the_screen_to_training(monkeypatch):
     assert "train-images.gz" in sys.stdout.getvalue()
     with Progress():  # Rich allows one live display at a time, or warns
         pass
+
+
+def test_predict_says_that_a_model_gives_no_numbers(gpucnn):
+    model = gc.Sequential(gc.Flatten(), gc.Dense(3), gc.Dense(3)).build((1, 4, 4), device="cpu")
+    for parameter in model.parameters.values():
+        parameter.value[...] = 3e38
+    model.save("m.safetensors")
+    np.save("x.npy", np.full((4, 4), 255, np.uint8))
+    assert (
+        "m.safetensors outputs NaN for an image: its weights are too large or broken"
+        in gpucnn("predict", "m.safetensors", "x.npy").sentence
+    )
 
 
 def test_predict_takes_folders_and_writes_a_table(gpucnn, tmp_path):
