@@ -63,6 +63,9 @@ def load(folder: Path, request: Request) -> Dataset:
                     f"{path} has the class {strangers[0]!r}, which {parts['train']} does not have: "
                     f"add images of it there, or remove it from {path.name}"
                 )
+            if absent := sorted(set(train) - set(classes[part])):
+                them = "it" if len(absent) == 1 else "them"
+                notes.append(message(f"{path} has no images of {listed(absent, 6)}: accuracies there say nothing about {them}"))
     else:
         train, test = _split(_classes(folder, passed), folder, request.test_fraction, request.seed)
     if len(train) < 2:
