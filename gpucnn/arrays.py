@@ -110,7 +110,7 @@ def class_numbers(labels: Any, count: int, classes: int, name: str = "labels") -
     if given.ndim == 2 and given.shape[1] == 1 and given.dtype.kind in "iu" and classes > 1:
         given = given[:, 0]  # a column of class numbers, as some loaders give
     if len(given) != count if given.ndim else True:
-        raise DataError(f"there must be a label for each of {number_of(count, 'example')}, got {name} of shape {given.shape}")
+        raise DataError(f"there must be a label for each of the {number_of(count, 'example')}, got {name} of shape {given.shape}")
     if given.ndim != 1:
         return None
     if given.dtype.kind not in "iu":

@@ -123,8 +123,8 @@ def test_the_mean_of_many_float32_losses_is_summed_in_float64() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1], r"a label for each of 3 examples, got labels of shape \(2,\)"),
-        (1, r"a label for each of 3 examples, got labels of shape \(\)"),
+        ([0, 1], r"a label for each of the 3 examples, got labels of shape \(2,\)"),
+        (1, r"a label for each of the 3 examples, got labels of shape \(\)"),
         ([0, 1, 4], r"labels must lie in 0..3 for 4 outputs, got 4 at index 2"),
         ([0, -1, 4], r"labels must lie in 0..3 for 4 outputs, got -1 at index 1"),
         ([0.0, 1.0, 2.0], r"class numbers must be integers, got float64: convert them with .astype\('int64'\), or pass prob"),
