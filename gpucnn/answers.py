@@ -13,7 +13,7 @@ import numpy as np
 
 from gpucnn.checks import pick
 from gpucnn.data.background import DARK, LIGHT, background, inverted
-from gpucnn.data.images import SUFFIXES, fit_channels, read_image, resized
+from gpucnn.data.images import SUFFIXES, fit_channels, images_below, read_image, resized
 from gpucnn.errors import CheckpointError, DataError
 from gpucnn.files import write_atomically
 from gpucnn.surroundings import user_path
@@ -39,10 +39,7 @@ def images_of(given: Sequence[Path]) -> list[Path]:
         if not os.path.isdir(folder):
             found.setdefault(os.path.abspath(folder), path)
             continue
-        inside = []
-        for above, below, names in os.walk(folder, onerror=unreadable):
-            below[:] = [name for name in below if not name.startswith(".")]
-            inside += [Path(above) / name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+        inside = list(images_below(folder, unreadable))
         if not inside:
             raise DataError(f"{path} contains no images: images are {', '.join(SUFFIXES)}")
         for image in sorted(inside):

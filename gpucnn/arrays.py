@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.errors import DataError
-from gpucnn.text import reason_of, shown
+from gpucnn.text import number_of, reason_of, shown
 
 CHUNK = 1024  # examples checked at a time: a mask for all of them would take a quarter of their memory again
 quiet = np.errstate(all="ignore")
@@ -110,7 +110,7 @@ def class_numbers(labels: Any, count: int, classes: int, name: str = "labels") -
     if given.ndim == 2 and given.shape[1] == 1 and given.dtype.kind in "iu" and classes > 1:
         given = given[:, 0]  # a column of class numbers, as some loaders give
     if len(given) != count if given.ndim else True:
-        raise DataError(f"there must be a label for each of the {count} examples, got {name} of shape {given.shape}")
+        raise DataError(f"there must be a label for each of the {number_of(count, 'example')}, got {name} of shape {given.shape}")
     if given.ndim != 1:
         return None
     if given.dtype.kind not in "iu":

@@ -252,7 +252,12 @@ def _compute_capability(cupy: Any) -> tuple[int, int]:
 
 @functools.cache
 def _cpu() -> Device:
-    return Device("cpu", "CPU", numpy, importlib.import_module("gpucnn.ops.cpu"))
+    operations = importlib.import_module("gpucnn.ops.cpu")
+    # Wrong settings are refused here, before data are loaded and an earlier run is moved, and not at the first step.
+    importlib.import_module("gpucnn.ops.cpu._engine").expected()
+    if "GPUCNN_NUM_THREADS" in os.environ:
+        importlib.import_module("gpucnn.ops.cpu._threads").threads()
+    return Device("cpu", "CPU", numpy, operations)
 
 
 @functools.cache

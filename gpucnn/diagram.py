@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gpucnn.layers import Concat, Layer, Residual
 from gpucnn.layers.base import Shape
 from gpucnn.notebook import COLOURS, words
-from gpucnn.text import shortened
+from gpucnn.text import number_of, shortened
 
 ACROSS = 7  # layers in a row
 MOST = 42  # layers; of a deeper network, the first and the last are drawn
@@ -45,7 +45,8 @@ def network_picture(input_shape: Shape, layers: Sequence[Layer]) -> str:
     largest = [
         max((max(_sizes(step.shape)[1:]) for step in steps if (len(step.shape) == 3) is image), default=1) for image in (False, True)
     ]
-    label = f"The network: {len(layers)} layers from {_text(input_shape)} to {_text(layers[-1].output_shape) if layers else '…'}"
+    end = _text(layers[-1].output_shape) if layers else "…"
+    label = f"The network: {number_of(len(layers), 'layer')} from {_text(input_shape)} to {end}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{high}" viewBox="0 0 {wide} {high}" role="img" '
         f'aria-label="{words(label)}" style="max-width: 100%; height: auto" font-family="sans-serif" font-size="10" '

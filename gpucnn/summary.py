@@ -9,7 +9,7 @@ from gpucnn import notebook
 from gpucnn.diagram import network_picture
 from gpucnn.layers.base import Layer, Shape
 from gpucnn.memory import kept_by_layer, of_step, on_cpu
-from gpucnn.text import aligned, bytes_text, columns
+from gpucnn.text import aligned, bytes_text, columns, number_of
 
 TITLES = ("layer", "output", "parameters", "multiply-adds", "kept for backward")
 
@@ -59,7 +59,7 @@ def text_of(model: Any, batch_size: int) -> str:
             *lines[1:-1],
             rule,
             lines[-1],
-            *([f"{frozen:,} parameters are frozen"] if frozen else []),
+            *([f"{number_of(frozen, 'parameter')} {'is' if frozen == 1 else 'are'} frozen"] if frozen else []),
             f"a training step takes {bytes_text(model.held_bytes + step)}: {bytes_text(model.held_bytes)} for "
             f"{'parameters, gradients and optimizer' if slots else 'parameters and gradients'}, "
             f"{bytes_text(step)} at most for the batch in progress",

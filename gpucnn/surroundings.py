@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 from gpucnn.errors import DataError
 from gpucnn.text import plain
 
+OUTPUT = "standard output"
 OFF = ("", "0", "no", "off", "false")
 RANKS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # launchers of ranks say how many there are
 OPEN_MPI = RANKS[0]
@@ -136,24 +138,31 @@ def in_notebook() -> bool:
 
 
 def complain(text: str, *, end: str = "\n") -> None:
-    """`say` on standard error."""
+    """`say` on standard error. Where that cannot be written, nobody can be told so, and the work goes on."""
     if sys.stderr is not None:
-        say(text, sys.stderr, end=end)
+        with contextlib.suppress(OSError):
+            say(text, sys.stderr, end=end)
 
 
 def say(text: str, stream: Any = None, *, end: str = "\n") -> None:
     """Writes one line to `stream` (standard output by default), whatever characters it supports; does nothing if there is no stream.
 
-    The line is made `plain`, line ends in the names of files included; characters that the stream's encoding lacks are replaced.
+    The line is made `plain`, line ends in the names of files included; characters that the stream's encoding lacks are replaced. An OSError
+    of standard output has OUTPUT as its file's name, which tells it from those of the files that a command writes.
     """
     stream = sys.stdout if stream is None else stream
     if stream is None or getattr(stream, "closed", False):
         return
     line = plain(text) + end
     try:
-        stream.write(line)
-    except UnicodeEncodeError:
-        encoding = getattr(stream, "encoding", None) or "ascii"
-        stream.write(line.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding))
-    if hasattr(stream, "flush"):
-        stream.flush()
+        try:
+            stream.write(line)
+        except UnicodeEncodeError:
+            encoding = getattr(stream, "encoding", None) or "ascii"
+            stream.write(line.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding))
+        if hasattr(stream, "flush"):
+            stream.flush()
+    except OSError as error:
+        if stream is sys.stdout:
+            error.filename = OUTPUT
+        raise

@@ -92,6 +92,11 @@ def aligned(rows: Sequence[Sequence[str]], right: Collection[int]) -> list[str]:
     return lines
 
 
+def number_of(number: int, noun: str) -> str:
+    """1 image, 1,200 images."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def bytes_text(count: float) -> str:
     """1.2 MiB: steps of 1024, as memory is counted."""
     for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):

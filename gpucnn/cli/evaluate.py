@@ -9,7 +9,7 @@ import typer
 import gpucnn
 from gpucnn import answers, experiment, report
 from gpucnn.checks import integer, pick
-from gpucnn.cli.options import SETS, DataDir, Device, Invert, ModelFile, Precision, whole
+from gpucnn.cli.options import SETS, DataDir, Device, Invert, ModelFile, Precision, filled, whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Downloads
 from gpucnn.data import files_of
@@ -26,7 +26,7 @@ def evaluate(
     model: ModelFile,
     dataset: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FOLDER", help=f"{SETS}. [default: what the model was trained on]", show_default=False),
+        typer.Option(parser=filled, metavar="NAME|FOLDER", help=f"{SETS}. [default: what the model was trained on]", show_default=False),
     ] = None,
     data_dir: DataDir = None,
     invert: Invert = "never",
@@ -54,7 +54,7 @@ def evaluate(
     network.data_format = "channels_first"  # as images are read here, whatever arrays the model was made for
     if network.loss is None:
         network.compile()
-    name, noted = (dataset, None) if dataset else experiment.trained_on(network, user_path(model))
+    name, noted = (dataset, None) if dataset is not None else experiment.trained_on(network, user_path(model))
     # With another seed, images that the model was trained on would be among those that it is tested on.
     drawn = network.seed if seed is None else integer(seed, "seed", 0)
     size = experiment.taken_size(network) if files_of.holds_images(user_path(name)) else None
@@ -66,6 +66,12 @@ def evaluate(
             f"the model knows the classes {listed(names)}, and {data.name} has {listed(data.class_names)}: "
             "give the data set that it was trained on, or one with the same classes"
         )
+    outputs = max(network.output_shape[0], 2)  # one output tells two classes apart
+    if len(network.output_shape) == 1 and outputs < data.classes:
+        raise ShapeError(
+            f"the model tells {outputs} classes apart, and {data.name} has {data.classes}: give the data set that it was trained on, or "
+            "one with as many classes"
+        )
     images, note = answers.turned(images, experiment.noted_background(network), invert)
     with using(precision):
         loss, accuracy = network.evaluate(images, data.test_labels, parallel="auto")
@@ -75,7 +81,8 @@ def evaluate(
         say(f"note: {line}")
     say(f"test loss {loss:.4f}")
     if probabilities is not None:
-        counts = confusion_matrix(data.test_labels, probabilities.argmax(axis=1), data.classes)
-        for line in report.lines(report.of_classes(counts, data.class_names)):
+        predicted = probabilities.argmax(axis=1) if probabilities.shape[1] > 1 else (probabilities[:, 0] > 0.5).astype(int)
+        known = [*data.class_names, *(f"output {number}" for number in range(data.classes, outputs))]
+        for line in report.lines(report.of_classes(confusion_matrix(data.test_labels, predicted, outputs), known)):
             say(line)
     say(f"test accuracy {100 * accuracy:.2f} %")

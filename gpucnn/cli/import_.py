@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from gpucnn.cli.options import named, whole
+from gpucnn import experiment
+from gpucnn.cli.options import filled, named, whole
 from gpucnn.cli.program import app
 from gpucnn.errors import ArgumentError, DataError
 from gpucnn.files import check_target, regular_file
 from gpucnn.networks import NETWORKS
 from gpucnn.surroundings import complain, say, user_path
-from gpucnn.text import reason_of
+from gpucnn.text import number_of, reason_of
 
 KINDS = ".onnx, .keras, .safetensors, .pt, .pth"
 LONGEST = 1 << 24  # bytes of a map of names
@@ -29,12 +31,16 @@ def import_(
     network: Annotated[
         str | None,
         typer.Option(
+            parser=filled,
             metavar="NAME|MODEL",
-            help=f"The network for a file of weights (.safetensors, .pt): {NETWORKS}, or a model.safetensors of gpucnn.",
+            help=f"The network for a file of weights (.safetensors, .pt): {NETWORKS}, or a model.safetensors of gpucnn, or its folder.",
             show_default=False,
         ),
     ] = None,
-    classes: Annotated[int, typer.Option(parser=whole, metavar="N", help="Number of classes, for a network by name.")] = 10,
+    classes: Annotated[
+        int | None,
+        typer.Option(parser=whole, metavar="N", help="Number of classes, for a network by name. [default: 10]", show_default=False),
+    ] = None,
     input_: Annotated[
         str | None,
         typer.Option(
@@ -59,6 +65,8 @@ def import_(
     """
     from gpucnn.exchange import NotTakenError, import_model
 
+    if network is not None and NETWORKS.meant(network) is None and os.path.isdir(user_path(network)):
+        network = str(experiment.model_file(Path(network)))
     target = user_path(output)
     read = {"the file that is imported": file, "the map of names": map_, "the model that is the network": network}
     check_target(target, "-o", {what: [path] for what, path in read.items() if path})
@@ -70,8 +78,9 @@ def import_(
                 complain(f"  {problem}")
         raise
     model.save(target)
-    layers = len([part for layer in model.layers for part in layer.layers])
-    say(f"read      {file}: {layers} layers, {model.parameter_count:,} parameters, input {'×'.join(map(str, model.input_shape))}")
+    layers = number_of(len([part for layer in model.layers for part in layer.layers]), "layer")
+    parameters, size = number_of(model.parameter_count, "parameter"), "×".join(map(str, model.input_shape))
+    say(f"read      {file}: {layers}, {parameters}, input {size}")
     note = model.metadata.get("note")
     if note:
         say(f"note: {note}")

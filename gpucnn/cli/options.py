@@ -22,6 +22,13 @@ def named(text: str) -> Path:
     return Path(text)
 
 
+def filled(text: str) -> str:
+    """Refuses an empty name, as `named` does an empty path: it would count as an option that was left out."""
+    if not str(text):
+        raise typer.BadParameter("it is empty: give a name or a path, or leave the option out")
+    return text
+
+
 DataDir = Annotated[
     Path | None,
     typer.Option(

@@ -62,11 +62,16 @@ def predict(
     ranks = join("auto")
     with using(precision):
         probabilities = network.predict(loaded, parallel=ranks)
+    if not np.isfinite(probabilities).all():
+        raise CheckpointError(f"{model} outputs NaN for an image: its weights are too large or broken; train it again, or get a new copy")
     if probabilities.ndim != 2 or probabilities.shape[1] < 2 or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
         raise CheckpointError(f"{model} is not a classifier: its outputs, {network.output_shape} of an image, are not class probabilities")
     names = experiment.class_names(network, model) or [str(number) for number in range(probabilities.shape[1])]
-    for line in answers.lines(asked.paths, probabilities, names, top):
-        say(line)
-    if table is not None and not ranks.rank:
-        answers.write_csv(table, asked.paths, probabilities, names, top)
+    try:  # before anything is printed: a reader such as head may end the program
+        if table is not None and not ranks.rank:
+            answers.write_csv(table, asked.paths, probabilities, names, top)
+    finally:
+        for line in answers.lines(asked.paths, probabilities, names, top):
+            say(line)
+    if table is not None:
         say(f"wrote     {csv}")

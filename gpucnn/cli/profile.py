@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from gpucnn.cli import together
-from gpucnn.cli.options import named, whole
+from gpucnn.cli.options import filled, named, whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Status
 from gpucnn.device import NAMES as DEVICES
@@ -25,7 +25,7 @@ from gpucnn.surroundings import say, started_ranks, user_path
 @app.command(short_help="Show where a training step's time goes, kernel by kernel.")
 def profile(
     model: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help=f"{NETWORKS}, or a model.safetensors that train wrote, or its folder.")
+        str, typer.Option(parser=filled, metavar="NAME|FILE", help=f"{NETWORKS}, or a model.safetensors that train wrote, or its folder.")
     ] = "keras",
     batch_size: Annotated[
         int | None, typer.Option(parser=whole, metavar="N", help="Images in the step. [default: 128]", show_default=False)
@@ -136,13 +136,16 @@ def profile(
     options = run.Options(model, batch_size, layer, op, shape, compare, device, arch, lineinfo, kernels, ranks, link)
     with using(precision), Status() as status:
         made = run.make(options, status)
-    for line in report.lines(made):
-        say(line)
-    if earlier is not None:
-        say("")
-        for line in comparison.lines(earlier, made):
+    try:  # before anything is printed: a reader such as head may end the program
+        written = outputs.write(made)
+    finally:
+        for line in report.lines(made):
             say(line)
-    for path in outputs.write(made):
+        if earlier is not None:
+            say("")
+            for line in comparison.lines(earlier, made):
+                say(line)
+    for path in written:
         say(f"wrote     {path}")
 
 

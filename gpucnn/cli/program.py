@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,8 +17,11 @@ from gpucnn import experiment
 from gpucnn.cli import together
 from gpucnn.cli.stopping import STOPPED, ending
 from gpucnn.errors import GpucnnError
-from gpucnn.surroundings import complain, flag, say
-from gpucnn.text import message, shortened
+from gpucnn.files import exists
+from gpucnn.surroundings import OUTPUT, complain, flag, say
+from gpucnn.text import message, reason_of, shortened
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, and a limit to the size of a file
 
 app = typer.Typer(
     name="gpucnn",
@@ -107,6 +112,8 @@ def complaint(error: Exception) -> str:
         words = " ".join(error.format_message().split()) if error.args else error.format_message()
         if "Usage:" in words:
             return str(error.format_message())
+        if (file := _taken_for_option(error)) is not None:
+            return message(f"gpucnn: {file} begins as options do: name it ./{file}, or write -- before it")
         command = getattr(getattr(error, "ctx", None), "command_path", "gpucnn")
         return message(f"gpucnn: {words.rstrip('.')} (see {command} --help)")
     if isinstance(error, (GpucnnError, ValueError, TypeError, OSError, MemoryError)):
@@ -114,12 +121,23 @@ def complaint(error: Exception) -> str:
     return message(f"gpucnn: this is a bug, {type(error).__name__}: {error} (set GPUCNN_DEBUG=1 for the traceback, and please report it)")
 
 
+def _taken_for_option(error: Exception) -> str | None:
+    """The file with a dash at the start of its name that the parser took for an option, as a shell's *.png may name one."""
+    option = getattr(error, "option_name", None)
+    named = (word for word in sys.argv[1:] if option and word.startswith(option) and exists(Path(word)))
+    return next(named, None)
+
+
 def _sentence(error: Exception) -> str:
     if isinstance(error, GpucnnError):
         return str(error)
     if isinstance(error, MemoryError):
         return f"out of memory ({error}): use a smaller batch size"
+    if isinstance(error, OSError) and error.filename == OUTPUT:
+        return f"{OUTPUT} cannot be written ({reason_of(error)}): free some room there, or send it to another file or program"
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd(), the only one that names nothing
+        return "the current folder does not exist any more: change to one that does"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}: free some room or name another folder" if error.errno == 28 else f"{where}{error.strerror}"
+        return f"{where}{error.strerror}{': free some room, or write to another place' if error.errno in NO_ROOM else ''}"
     return str(error) or type(error).__name__

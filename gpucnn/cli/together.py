@@ -16,7 +16,7 @@ from pathlib import Path
 from gpucnn.checks import integer
 from gpucnn.errors import ArgumentError, MissingExtraError
 from gpucnn.surroundings import say, started_ranks
-from gpucnn.text import shown
+from gpucnn.text import number_of, shown
 from gpucnn.training.parallel import MPI, advice, current, join
 from gpucnn.training.team import SIGNALS
 
@@ -37,7 +37,7 @@ def start(count: int, option: str) -> bool:
     cores = os.cpu_count() or 1
     if count > max(MOST, cores):
         raise ArgumentError(
-            f"{option} {shown(count)} would start as many processes on this machine, which has {cores} cores: give at most "
+            f"{option} {shown(count)} would start as many processes on this machine, which has {number_of(cores, 'core')}: give at most "
             f"{max(MOST, cores)}, or start gpucnn over several machines with mpiexec or srun"
         )
     if started_ranks() > 1:

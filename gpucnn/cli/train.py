@@ -10,7 +10,7 @@ import typer
 
 from gpucnn import experiment
 from gpucnn.cli import together
-from gpucnn.cli.options import SETS, DataDir, Device, Precision, named, number, whole
+from gpucnn.cli.options import SETS, DataDir, Device, Precision, filled, named, number, whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Downloads
 from gpucnn.cli.stopping import say_unless_ended
@@ -26,9 +26,9 @@ DEFAULTS = experiment.Options()
 @app.command(short_help="Train a network; write the model and pictures to a folder.")
 def train(
     context: typer.Context,
-    dataset: Annotated[str, typer.Option(metavar="NAME|FOLDER", help=f"{SETS}.")] = DEFAULTS.dataset,
+    dataset: Annotated[str, typer.Option(parser=filled, metavar="NAME|FOLDER", help=f"{SETS}.")] = DEFAULTS.dataset,
     data_dir: DataDir = None,
-    model: Annotated[str, typer.Option(metavar="NAME", help=f"{NETWORKS}.")] = DEFAULTS.model,
+    model: Annotated[str, typer.Option(parser=filled, metavar="NAME", help=f"{NETWORKS}.")] = DEFAULTS.model,
     epochs: Annotated[
         int | None, typer.Option(parser=whole, metavar="N", help=f"Passes over the training images. {default_text('epochs')}")
     ] = None,

@@ -32,7 +32,7 @@ def view(
         list[Path] | None,
         typer.Option(
             parser=named,
-            metavar="FOLDER",
+            metavar="FILE|FOLDER",
             help="Images to offer on the page; can be repeated. [default: a test image of each class]",
             show_default=False,
         ),
@@ -40,7 +40,7 @@ def view(
     data_dir: Annotated[
         Path | None,
         typer.Option(
-            parser=named, metavar="FOLDER", help="Where the files of MNIST or Fashion-MNIST are; nothing is downloaded.", show_default=False
+            parser=named, metavar="FOLDER", help="Folder with the files of a named data set; nothing is downloaded.", show_default=False
         ),
     ] = None,
     dtype: Annotated[

@@ -13,7 +13,7 @@ from gpucnn.arrays import finite, numbers, scaled
 from gpucnn.checks import COUNT, flag, integer
 from gpucnn.data.augment import Augmentation, RandomChange, draws_for_parts
 from gpucnn.errors import ArgumentError, DataError
-from gpucnn.text import shown
+from gpucnn.text import number_of, shown
 
 
 class Batches:
@@ -63,8 +63,8 @@ class Batches:
         self._check_labels()
 
     def __repr__(self) -> str:
-        shape = "×".join(map(str, self.images.shape[1:]))
-        return f"<Batches of {self.batch_size}: {len(self.images):,} images {shape}, {self.steps_per_epoch:,} steps an epoch>"
+        shape, steps = "×".join(map(str, self.images.shape[1:])), number_of(self.steps_per_epoch, "step")
+        return f"<Batches of {self.batch_size}: {number_of(len(self.images), 'image')} {shape}, {steps} an epoch>"
 
     @property
     def fingerprint(self) -> list[int]:
@@ -130,8 +130,9 @@ class Batches:
     def _check_labels(self) -> None:
         labels = self.labels
         if labels.ndim == 0 or len(labels) != len(self.images):
-            count = len(labels) if labels.ndim else "a single number instead of"
-            raise DataError(f"there are {len(self.images)} images and {count} labels: give one label for each image")
+            given = number_of(len(labels), "label") if labels.ndim else "a single number instead of labels"
+            there = "is" if len(self.images) == 1 else "are"
+            raise DataError(f"there {there} {number_of(len(self.images), 'image')} and {given}: give one label for each image")
         if labels.dtype.kind in "iu" and labels.ndim == 1:
             if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max:
                 raise DataError(f"labels must be class numbers from 0 on, got values from {labels.min()} to {labels.max()}")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gpucnn.data.download import Progress
 from gpucnn.errors import DataError
 from gpucnn.names import Registry
+from gpucnn.text import number_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,8 @@ class Dataset:
                 raise DataError(f"{part}_images must be uint8 (N, C, H, W) and not empty, got {images.dtype} {images.shape}")
             if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
                 raise DataError(
-                    f"{part}_labels must be int32 with one label for each of the {len(images)} images, got {labels.dtype} {labels.shape}"
+                    f"{part}_labels must be int32 with one label for each of the {number_of(len(images), 'image')}, "
+                    f"got {labels.dtype} {labels.shape}"
                 )
             if labels.min() < 0 or labels.max() >= self.classes:
                 raise DataError(

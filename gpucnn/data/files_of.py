@@ -131,6 +131,11 @@ def _npy(folder: Path, names: list[str], request: Request) -> Dataset | None:
             arrays = [_read_npy(file) for file in files]
             parts = [Part(arrays[at], arrays[at + 1], str(files[at]), str(files[at + 1])) for at in (0, 2)]
             return dataset(folder.name or str(folder), parts[0], parts[1], folder, request)
+    four = max(npz.PAIRS, key=lambda four: sum(f"{name}.npy" in names for name in four))
+    there = [f"{name}.npy" for name in four if f"{name}.npy" in names]
+    if len(there) > 1:
+        missing = [f"{name}.npy" for name in four if f"{name}.npy" not in names]
+        raise DataError(f"{folder} contains {listed(there)} but no {listed(missing)}: put all four into one folder")
     return None
 
 

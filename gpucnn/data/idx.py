@@ -28,6 +28,7 @@ from gpucnn.arrays import numbers
 from gpucnn.data.files import CHUNK, atomic_file, open_content
 from gpucnn.errors import DataError
 from gpucnn.surroundings import user_path
+from gpucnn.text import number_of
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -147,7 +148,7 @@ def load_pair(
         )
     if len(images) != len(labels):
         raise DataError(
-            f"{images_path} contains {len(images):,} images and {labels_path} {len(labels):,} labels: "
+            f"{images_path} contains {number_of(len(images), 'image')} and {labels_path} {number_of(len(labels), 'label')}: "
             "they do not belong together, or one of them is cut; get new copies of both"
         )
     if images.size == 0:

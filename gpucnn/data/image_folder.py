@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.data.dataset import Dataset, Request, counted
-from gpucnn.data.images import SUFFIXES, fit_channels, read_image, resized
+from gpucnn.data.images import SUFFIXES, fit_channels, images_below, read_image, resized
 from gpucnn.data.kept import keep, kept, path_of
 from gpucnn.data.split import held_back
 from gpucnn.errors import DataError
@@ -63,6 +63,9 @@ def load(folder: Path, request: Request) -> Dataset:
                     f"{path} has the class {strangers[0]!r}, which {parts['train']} does not have: "
                     f"add images of it there, or remove it from {path.name}"
                 )
+            if absent := sorted(set(train) - set(classes[part])):
+                them = "it" if len(absent) == 1 else "them"
+                notes.append(message(f"{path} has no images of {listed(absent, 6)}: accuracies there say nothing about {them}"))
     else:
         train, test = _split(_classes(folder, passed), folder, request.test_fraction, request.seed)
     if len(train) < 2:
@@ -133,22 +136,12 @@ def _classes(folder: Path, passed: Passed) -> dict[str, list[Path]]:
 
 def _refuse_deeper(folder: Path, mend: str) -> None:
     """DataError if a class folder without images has some in a folder of its own."""
-    image = _first_below(folder)
+    image = next(images_below(folder), None)
     if image is not None:
         raise DataError(
             f"{folder} contains no images, only folders of them ({image}), expected the images of a class in {folder.parent}/CLASS itself: "
             f"{mend}"
         )
-
-
-def _first_below(folder: Path) -> Path | None:
-    """An image in a folder or its subfolders."""
-    for above, below, names in os.walk(folder):
-        below[:] = sorted(name for name in below if not name.startswith((".", "__")))
-        found = [name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-        if found:
-            return Path(above) / min(found)
-    return None
 
 
 def _images(folder: Path, passed: Passed) -> list[Path]:
@@ -159,7 +152,7 @@ def _images(folder: Path, passed: Passed) -> list[Path]:
                 continue
             if entry.is_file() and entry.name.lower().endswith(SUFFIXES):
                 names.append(entry.name)
-            elif entry.is_dir() and not entry.name.startswith("__") and _first_below(folder / entry.name):
+            elif entry.is_dir() and not entry.name.startswith("__") and any(images_below(folder / entry.name)):
                 passed.deeper.append(folder / entry.name)
             else:
                 passed.kinds.append(_kind(entry))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -25,6 +26,14 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".gif", ".webp", "
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow's names; it knows others that start programs, as EPS does
 QUIET = logging.NullHandler()
 MAX_PIXELS = 1 << 26  # a larger one is not a training image, and may be a decompression bomb
+
+
+def images_below(folder: Path, refuse: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+    """The images in a folder and then in its subfolders, each sorted by name. Hidden ones are skipped, and so are folders whose names begin
+    with two underscores, as those of macOS's archives do. `refuse` is called with the error of a folder that cannot be read."""
+    for above, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        yield from (Path(above) / name for name in sorted(names) if name.lower().endswith(SUFFIXES) and not name.startswith("."))
 
 
 def read_image(path: PathLike) -> NDArray[np.uint8]:

@@ -65,7 +65,9 @@ def not_in(data_dir: Path | None, title: str, error: UnavailableError) -> Unavai
 def advice(what: str, data_dir: Path | None = None) -> str:
     """Advice on how to get a set that cannot be downloaded, for the end of an error message."""
     if data_dir is None:
-        return f"put {what} into a folder and pass it with --data-dir (data_dir= in Python), or set {VARIABLE} to it"
+        given = os.environ.get(VARIABLE)
+        now = f"; it is {given} now{'' if exists(user_path(given)) else ', which does not exist'}" if given else ""
+        return f"put {what} into a folder and pass it with --data-dir (data_dir= in Python), or set {VARIABLE} to it{now}"
     others = f"{VARIABLE} and the user's cache" if os.environ.get(VARIABLE) else "the user's cache"
     return f"put {what} there, or leave --data-dir (data_dir=) out to search {others}"
 

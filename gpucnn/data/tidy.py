@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpucnn.data.dataset import Dataset, Request, counted
 from gpucnn.data.split import of_each_class
 from gpucnn.errors import DataError
-from gpucnn.text import listed, plain, reason_of
+from gpucnn.text import listed, number_of, plain, reason_of
 
 CHANNELS = (1, 3)
 MOST_CLASSES = 10_000
@@ -129,8 +129,8 @@ def column(given: Any, count: int, part: Part) -> NDArray[Any]:
         raise DataError(f"{where} has several labels for an image, {labels.shape}: only one class per image is supported")
     if labels.shape != (count,):
         raise DataError(
-            f"{part.where} has {count:,} images, and {f'{part.labelled} has ' if part.labelled else ''}labels of shape {labels.shape}: "
-            "give one per image"
+            f"{part.where} has {number_of(count, 'image')}, and {f'{part.labelled} has ' if part.labelled else ''}"
+            f"labels of shape {labels.shape}: give one per image"
         )
     if labels.dtype.kind == "f":
         whole = labels.astype(np.int64, copy=True) if np.isfinite(labels).all() and abs(labels).max() < 1 << 53 else labels

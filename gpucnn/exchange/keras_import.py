@@ -21,7 +21,7 @@ from gpucnn.exchange.tree import model_of
 from gpucnn.exchange.value import FIRST, LAST, Value, goes_with, sizes_given
 from gpucnn.layout import image_shape
 from gpucnn.model import Sequential
-from gpucnn.text import plain, reason_of, shown
+from gpucnn.text import number_of, plain, reason_of, shown
 
 Call: TypeAlias = tuple[str, int]  # the name of a layer, and the number of the call
 MODELS = ("Sequential", "Functional", "Model")
@@ -118,7 +118,8 @@ class _Walk:
             return found
         starts, ends = _ends(settings["input_layers"]), _ends(settings["output_layers"])
         if len(starts) != 1 or len(ends) != 1:
-            raise Problem(f"has {len(starts)} inputs and {len(ends)} outputs, and gpucnn's models have one of each")
+            both = f"{number_of(len(starts), 'input')} and {number_of(len(ends), 'output')}"
+            raise Problem(f"has {both}, and gpucnn's models have one of each")
         calls, sources = self._calls(placed)
         values: dict[Call, Value | None] = {starts[0]: value}
         for call in TopologicalSorter(sources).static_order():  # a layer that is called twice may come before its second input

@@ -34,7 +34,7 @@ def import_model(
     path: str | Path,
     *,
     network: str | Sequential | None = None,
-    classes: int = 10,
+    classes: int | None = None,
     input_shape: Sequence[int] | None = None,
     names: Mapping[str, str] | None = None,
     device: str | Device = "auto",
@@ -42,8 +42,8 @@ def import_model(
     """The model in a file of another library: .onnx and .keras files describe a model (`import_onnx`, `import_keras`); .safetensors, .pt
     and .pth files hold the weights of one (`import_state`).
 
-    For weights alone, `network` is the model that receives them: a name in NETWORKS, with `classes` and input_shape (C, H, W), by default
-    (1, 28, 28); the path of a gpucnn model; or a built model, which is changed. names: as in `import_state`.
+    For weights alone, `network` is the model that receives them: a name in NETWORKS, with `classes`, by default 10, and input_shape (C,
+    H, W), by default (1, 28, 28); the path of a gpucnn model; or a built model, which is changed. names: as in `import_state`.
 
     Raises ArgumentError for arguments that do not apply to the kind of file, and the errors of these functions.
     """
@@ -56,25 +56,29 @@ def import_model(
         import_state(path, model, names)
         model.metadata = {**model.metadata, "imported_from": user_path(path).name}
         return model
-    if network is not None or names is not None:
-        raise ArgumentError(f"{path} describes its own model: a network and a map of names are only for {', '.join(STATES)}")
+    if network is not None or names is not None or classes is not None:
+        only = "a network, its number of classes and a map of names are only for"
+        raise ArgumentError(f"{path} describes its own model: {only} {', '.join(STATES)}")
     if suffix == ".onnx":
         return import_onnx(path, input_shape=input_shape, device=device)
     return import_keras(path, input_shape=input_shape, device=device)
 
 
 def _network(
-    given: str | Sequential | None, classes: int, input_shape: Sequence[int] | None, device: str | Device, path: str
+    given: str | Sequential | None, classes: int | None, input_shape: Sequence[int] | None, device: str | Device, path: str
 ) -> Sequential:
     """The built model that receives the weights."""
+    own = "has its own input shape and number of classes: leave out yours"
     if isinstance(given, Sequential):
+        if input_shape is not None or classes is not None:
+            raise ArgumentError(f"a built network {own}")
         return given
     if given is None:
         raise ArgumentError(f"{path} contains weights but no network: name one with --network, {NETWORKS}, or a model of gpucnn's")
     if NETWORKS.meant(given) is None and exists(user_path(given)):
-        if input_shape is not None:
-            raise ArgumentError(f"{given} has its own input shape: leave out yours")
+        if input_shape is not None or classes is not None:
+            raise ArgumentError(f"{given} {own}")
         return load(given, device=device)
     if NETWORKS.meant(given) is None and Path(given).suffix == ".safetensors":
         raise CheckpointError(f"{given} does not exist, there is no such file: check the path of the network")
-    return network(given, integer(classes, "classes", 1)).build(input_shape or (1, 28, 28), device=device)
+    return network(given, integer(10 if classes is None else classes, "classes", 1)).build(input_shape or (1, 28, 28), device=device)

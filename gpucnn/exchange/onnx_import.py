@@ -25,7 +25,7 @@ from gpucnn.exchange.tree import model_of
 from gpucnn.exchange.value import FIRST, LAST, Value, goes_with, sizes_given
 from gpucnn.layout import FEW, SIDE
 from gpucnn.model import Sequential
-from gpucnn.text import listed, plain, reason_of, shown
+from gpucnn.text import listed, number_of, plain, reason_of, shown
 
 ROOM = 1 << 20  # elements that weights may have beyond the file's size, because some are expanded from a few numbers
 LONGEST = 1 << 20  # characters of metadata that are imported
@@ -90,7 +90,8 @@ class _Walk:
         if len(inputs) != 1 or len(self.file.graph.output) != 1:
             names = listed([each.name for each in (*inputs, *self.file.graph.output)], 6)
             raise CheckpointError(
-                f"{path} has {len(inputs)} inputs and {len(self.file.graph.output)} outputs ({names}), and models have one of each: "
+                f"{path} has {number_of(len(inputs), 'input')} and {number_of(len(self.file.graph.output), 'output')} ({names}), "
+                "and models have one of each: "
                 "export a part that does"
             )
         kind = int(inputs[0].type.tensor_type.elem_type)

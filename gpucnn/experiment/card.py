@@ -19,7 +19,7 @@ from gpucnn.data import Dataset
 from gpucnn.data.dataset import DATASETS
 from gpucnn.files import write_atomically
 from gpucnn.model import Sequential
-from gpucnn.text import plain, shortened
+from gpucnn.text import number_of, plain, shortened
 
 CARD = "README.md"
 MARK = "<!-- Written by gpucnn train, and rewritten by the next run. Remove this line to keep the file as it is. -->"
@@ -87,7 +87,7 @@ def _body(model: Sequential, dataset: Dataset, options: Mapping[str, Any], valid
     accuracy = model.metadata["test_accuracy"]
     classes = [_marked(shortened(plain(name), 80)) for name in dataset.class_names]
     more = [f"- … and {len(classes) - MOST_CLASSES:,} more"] if len(classes) > MOST_CLASSES else []
-    held = f" {validated:,} more were held out for validation." if validated else ""
+    held = f" {validated:,} more {'was' if validated == 1 else 'were'} held out for validation." if validated else ""
     return [
         f"# {network}, trained on {_marked(dataset.name)}",
         "",
@@ -96,12 +96,12 @@ def _body(model: Sequential, dataset: Dataset, options: Mapping[str, Any], valid
         "",
         "## Accuracy",
         "",
-        f"**{100 * accuracy:.2f} %** of {len(dataset.test_images):,} test images, which were used once, after training. It is what to "
+        f"**{100 * accuracy:.2f} %** of {number_of(len(dataset.test_images), 'test image')}, used once, after training. It is what to "
         "expect for images like these, and says nothing about others.",
         "",
         "## Data",
         "",
-        f"{_marked(dataset.name)}: trained on {len(dataset.train_images):,} images.{held}",
+        f"{_marked(dataset.name)}: trained on {number_of(len(dataset.train_images), 'image')}.{held}",
         "",
         *(f"{number}. {name}" for number, name in enumerate(classes[:MOST_CLASSES])),
         *more,

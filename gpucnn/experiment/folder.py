@@ -13,7 +13,7 @@ from gpucnn.data.dataset import DATASETS
 from gpucnn.data.image_folder import parts_of
 from gpucnn.errors import DataError
 from gpucnn.experiment.card import CARD, is_ours
-from gpucnn.files import clear_leftovers, exists
+from gpucnn.files import clear_leftovers, exists, kind_of
 from gpucnn.model import Sequential
 from gpucnn.surroundings import user_path
 from gpucnn.text import bytes_text
@@ -63,6 +63,14 @@ def check_writable(folder: Path, size: int) -> None:
         raise DataError(
             f"the output folder {folder} cannot be written to ({error.strerror or error}){room}: fix that, or name another with --output"
         ) from None
+
+
+def check_files(folder: Path, advice: str) -> None:
+    """Refuses a folder where something other than a file has a name that the run writes, before hours of work. `advice` ends the
+    message."""
+    for path in (folder / name for name in FILES if name != CARD):  # the user's own card stays as it is
+        if exists(path) and (kind := kind_of(os.stat(path).st_mode)):
+            raise DataError(f"{path} is {kind}, and the run writes a file of that name: move it elsewhere{advice}")
 
 
 def check_apart(output: Path, dataset: str) -> None:

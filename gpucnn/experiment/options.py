@@ -36,6 +36,8 @@ BEFORE = {"precision": "highest"}
 """The values for runs that were begun by a version without the option."""
 AGAIN = "; or leave out --resume to start a new run, which moves this one aside"
 
+GONE = "which does not exist any more: name the place where it is now with --dataset"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -77,7 +79,8 @@ def as_begun(options: Options, checkpoint: Path) -> Options:
     """The options that the run in `checkpoint` was started with, where the command does not set them. CheckpointError if the command sets
     others.
 
-    There may be more epochs than at its start: a schedule that depends on their number is then extended over all of them.
+    There may be more epochs than at its start: a schedule that depends on their number is then extended over all of them. Data that are no
+    longer where they were may be named where they are now: that they are the same is checked before training.
     """
     notes = run_notes(checkpoint, AGAIN)
     begun = notes.get("options")
@@ -90,8 +93,12 @@ def as_begun(options: Options, checkpoint: Path) -> Options:
     recipe = options.recipe
     asked = options.noted(options.dataset, recipe)
     free = {"epochs"} if begun["schedule"] == "constant" or (asked["epochs"] or 0) > _number(begun["epochs"]) else set()
+    elsewhere = {"dataset"} if has_gone(begun["dataset"]) and "dataset" in options.given else set()
+    if has_gone(begun["dataset"]) and not elsewhere:
+        raise CheckpointError(f"{checkpoint} is of a run on {begun['dataset']}, {GONE}")
     if options.dataset == "auto":
         free.add("dataset")
+    free |= elsewhere
     differ = [name for name in OPTIONS if name in options.given and name not in free and asked[name] != begun[name]]
     if differ:
         there = ", ".join(f"{_option(name)} {shown(begun[name])}" for name in differ)
@@ -101,7 +108,8 @@ def as_begun(options: Options, checkpoint: Path) -> Options:
             f"{checkpoint} is a checkpoint of another run: it was started with {there}, and this command has {here}: leave {out} out to "
             f"continue it{AGAIN}"
         )
-    chosen: dict[str, Any] = {name: asked[name] if name in options.given and name == "epochs" else begun[name] for name in OPTIONS}
+    named = options.given & ({"epochs"} | elsewhere)
+    chosen: dict[str, Any] = {name: asked[name] if name in named else begun[name] for name in OPTIONS}
     made = OpenRecipe(
         optimizer=chosen["optimizer"],
         learning_rate=chosen["lr"],
@@ -141,6 +149,11 @@ def run_notes(checkpoint: Path, advice: str = "") -> dict[str, Any]:
     except CheckpointError as error:
         raise CheckpointError(f"{error}{advice}") from None
     return notes if isinstance(notes, dict) else {}
+
+
+def has_gone(dataset: Any) -> bool:
+    """Whether a recorded data set is a path at which there is nothing any more."""
+    return isinstance(dataset, str) and os.path.isabs(dataset) and not os.path.lexists(dataset)
 
 
 def noted_folder(notes: dict[str, Any]) -> Path | None:

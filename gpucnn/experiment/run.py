@@ -38,6 +38,7 @@ from gpucnn.experiment.folder import (
     StoppedError,
     Watch,
     check_apart,
+    check_files,
     made_folder,
 )
 from gpucnn.experiment.options import AGAIN, Options, as_begun
@@ -49,8 +50,8 @@ from gpucnn.optimizers import OPTIMIZERS
 from gpucnn.precision import mode, note_of, using
 from gpucnn.recipes import Recipe
 from gpucnn.reservation import locked
-from gpucnn.surroundings import user_path
-from gpucnn.text import message
+from gpucnn.surroundings import OUTPUT, user_path
+from gpucnn.text import message, number_of
 from gpucnn.training.alike import VERSION, checksum, plain, same
 from gpucnn.training.callbacks import Checkpoint, CSVLog, History, Progress
 from gpucnn.training.checkpoint import TensorFile
@@ -90,6 +91,7 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         ranks.once(lambda: _take(output, held))
         if options.resume and ranks.once(lambda: exists(output / CHECKPOINT)):
             given = options
+            ranks.once(lambda: check_files(output, AGAIN))
             options = ranks.once(lambda: as_begun(given, output / CHECKPOINT))
             model = network(options.model)
         seed = options.seed
@@ -108,7 +110,7 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         if options.begun_epochs is not None:
             optimizer.continues = recipe.make_optimizer(options.begun_epochs * steps).config()
             laid = f"the {recipe.schedule} schedule now covers all of them"
-            say(f"note: the run was started with {count(options.begun_epochs, 'epoch')} and now has {recipe.epochs:,}: {laid}")
+            say(f"note: the run was started with {number_of(options.begun_epochs, 'epoch')} and now has {recipe.epochs:,}: {laid}")
         model.compile(optimizer, "categorical_crossentropy", ["accuracy"])
         model.metadata = {
             "network": options.model,
@@ -120,13 +122,14 @@ def train(options: Options, say: Say, downloads: Downloads | None = None) -> Out
         }
         say(f"data      {dataset.name}: {dataset.source}")
         if validation is not None:
-            which = "additional images" if recipe.validation is None else "of them held out"
-            say(f"          {len(validation[0]):,} {which} for validation; the test images are used once, at the end")
+            images = len(validation[0])
+            which = number_of(images, "additional image") if recipe.validation is None else f"{images:,} of them held out"
+            say(f"          {which} for validation; the test images are used once, at the end")
         say(f"model     {options.model}: {model.parameter_count:,} parameters, input {'×'.join(map(str, dataset.image_shape))}")
         for line in devices(ranks, device):
             say(line)
         say(f"recipe    {recipe.optimizer}, learning rate {recipe.learning_rate:g} ({recipe.schedule}), seed {seed}")
-        length = f"{count(recipe.epochs, 'epoch')} of {count(steps, 'step')}"
+        length = f"{number_of(recipe.epochs, 'epoch')} of {number_of(steps, 'step')}"
         say(f"          {length}, batch {recipe.batch_size}, augmentation {recipe.augment}")
         unseen = note_of(options.precision, device.kind)
         if unseen:
@@ -200,8 +203,9 @@ def _run(
             resume=checkpoint if resume else None,
             parallel=ranks,
         )
-        if ranks.once(lambda: not watch.trained and (output / MODEL).exists()):
-            say(f"note: the run in {output} is complete ({count(len(history.rows), 'epoch')}): there is nothing to do")
+        # The card is written last: a run without one was stopped before it had all of its files, which are made again.
+        if ranks.once(lambda: not watch.trained and (output / MODEL).exists() and (output / card.CARD).exists()):
+            say(f"note: the run in {output} is complete ({number_of(len(history.rows), 'epoch')}): there is nothing to do")
             return ranks.once(lambda: Outcome(_tested(output / MODEL, model, dataset), []))
         probabilities = model.predict(dataset.test_images, parallel=ranks)
         held = 0 if validation is None else len(validation[0])
@@ -221,6 +225,8 @@ def _run(
     except BrokenPipeError:
         raise  # an error of the terminal's output, not of the folder
     except OSError as error:
+        if error.filename == OUTPUT:
+            raise
         last = f"; the same command with --resume then continues from {checkpoint}" if checkpoint.exists() else ""
         raise DataError(f"{output} can no longer be written ({error.strerror or error}): fix that, or free some space{last}") from None
 
@@ -300,7 +306,3 @@ def _tested(path: Path, model: Sequential, dataset: Dataset) -> float:
     if isinstance(noted, float):
         return noted
     return float(np.mean(model.predict(dataset.test_images).argmax(axis=1) == dataset.test_labels))
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

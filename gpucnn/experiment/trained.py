@@ -13,7 +13,7 @@ from gpucnn.data.background import DARK, LIGHT
 from gpucnn.data.dataset import DATASETS
 from gpucnn.errors import CheckpointError
 from gpucnn.experiment.folder import CHECKPOINT, MODEL
-from gpucnn.experiment.options import noted_folder, run_notes
+from gpucnn.experiment.options import GONE, has_gone, noted_folder, run_notes
 from gpucnn.files import exists
 from gpucnn.model import Sequential
 from gpucnn.surroundings import user_path
@@ -24,10 +24,11 @@ def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
     """The data set that the model in the file `path` was trained on, by name or as the folder that its run recorded; and the folder of the
     data set's files, if the run was given one.
 
-    A model's file alone does not make gpucnn read a folder: CheckpointError asks the user to name it.
+    A model's file alone does not make gpucnn read a folder, and accuracies on a set that was only guessed would mean nothing:
+    CheckpointError asks the user to name it.
     """
     notes: dict[str, Any] = {}
-    checkpoint, why = path.parent / CHECKPOINT, "there is no run beside it that says where that is"
+    checkpoint, why = path.parent / CHECKPOINT, "there is no run beside it that does"
     if os.path.isfile(checkpoint):
         try:
             notes = run_notes(checkpoint)
@@ -35,11 +36,15 @@ def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
             why = f"the run beside it cannot be read ({error})"
     begun = notes.get("options")
     if isinstance(begun, dict) and isinstance(begun.get("dataset"), str):
+        if has_gone(begun["dataset"]):
+            raise CheckpointError(f"{path} was trained on {begun['dataset']}, {GONE}")
         return str(begun["dataset"]), noted_folder(notes)
-    named = model.metadata.get("dataset", "auto")
-    if named in DATASETS:
-        return str(named), None
-    raise CheckpointError(f"{path} was trained on {shown(named)}, and {why}: name it with --dataset")
+    if "dataset" not in model.metadata:
+        raise CheckpointError(f"{path} does not say which data set it was trained on, and {why}: name one with --dataset")
+    named = model.metadata["dataset"]
+    if isinstance(named, str) and named in DATASETS:
+        return named, None
+    raise CheckpointError(f"{path} does not say where {shown(named)} is, which it was trained on, and {why}: name it with --dataset")
 
 
 def model_file(path: Path) -> Path:

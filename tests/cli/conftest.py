@@ -39,8 +39,8 @@ class Result:
         return lines[0]
 
 
-def call(*arguments: object) -> Result:
-    out, err = io.StringIO(), io.StringIO()
+def call(*arguments: object, out: io.StringIO | None = None, err: io.StringIO | None = None) -> Result:
+    out, err = out or io.StringIO(), err or io.StringIO()
     with (
         mock.patch.object(sys, "argv", ["gpucnn", *map(str, arguments)]),
         contextlib.redirect_stdout(out),

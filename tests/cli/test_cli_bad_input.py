@@ -59,6 +59,11 @@ ARGUMENTS = [
     (("train", "--dataset", "digits", "--output", "x" * 300), ["cannot be written to (", "too long", "--output"]),
     (("train", "--dataset", "digits", "--output", ""), ["'--output': the path is empty: name a file or a folder"]),
     ((*TRAIN, "--data-dir", ""), ["'--data-dir': the path is empty"]),
+    ((*TRAIN, "--dataset", ""), ["'--dataset': it is empty: give a name or a path, or leave the option out"]),
+    ((*TRAIN, "--model", ""), ["'--model': it is empty"]),
+    (("evaluate", "a-file", "--dataset", ""), ["'--dataset': it is empty"]),
+    (("profile", "--model", ""), ["'--model': it is empty"]),
+    (("import", "none.pt", "-o", "m.safetensors", "--network", ""), ["'--network': it is empty"]),
     (("predict", "a-file", ""), ["the path is empty"]),
     (("evaluate", ""), ["the path is empty"]),
     (("evaluate", "none.safetensors"), ["none.safetensors does not exist"]),
@@ -75,6 +80,23 @@ def test_bad_arguments(gpucnn, arguments, pieces):
     for piece in pieces:
         assert piece in sentence
     assert [path.name for path in Path().iterdir()] == ["a-file"]
+
+
+@pytest.mark.parametrize("name", ["-a.png", "--a.png"])
+def test_a_file_whose_name_begins_with_a_dash(gpucnn, bars_run, name):
+    """As a shell writes it for *.png; until it exists, it is an option."""
+    assert f"No such option: {name[:2] if name[1] != '-' else name}" in gpucnn("predict", bars_run.model, name).sentence
+    png(name)
+    assert f"{name} begins as options do: name it ./{name}, or write -- before it" in gpucnn("predict", bars_run.model, name).sentence
+    assert gpucnn("predict", bars_run.model, f"./{name}").status == gpucnn("predict", "--", bars_run.model, name).status == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a current folder cannot be deleted on Windows")
+def test_a_current_folder_that_was_deleted(gpucnn, monkeypatch):
+    Path("gone").mkdir()
+    monkeypatch.chdir("gone")
+    Path("../gone").rmdir()
+    assert "the current folder does not exist any more: change to one" in gpucnn("train", "--dataset", "digits", "--device", "cpu").sentence
 
 
 def test_what_cannot_be_written_is_said_before_anything_is_read(gpucnn):
@@ -145,11 +167,11 @@ def test_damaged_mnist(gpucnn, files, pieces, name):
     assert not Path("run").exists()
 
 
-def png(path: str, size: tuple[int, ...] = (12, 12)) -> None:
+def png(path: str, size: tuple[int, ...] = (12, 12), grey: int = 0) -> None:
     from PIL import Image
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.zeros(size, np.uint8)).save(path)
+    Image.fromarray(np.full(size, grey, np.uint8)).save(path)
 
 
 def two_classes(size: tuple[int, ...] = (12, 12)) -> None:
@@ -359,8 +381,17 @@ def test_evaluate_of_a_folder_that_has_gone(gpucnn, tmp_path, no_pictures):
     two_classes()
     assert gpucnn("train", "--dataset", "./set", "--output", "run", "--epochs", 1, "--device", "cpu").status == 0
     Path("set").rename("moved")
-    assert "set is not a folder" in gpucnn("evaluate", "run/model.safetensors", "--device", "cpu").sentence
+    gone = f"{tmp_path / 'set'}, which does not exist any more: name the place where it is now with --dataset"
+    assert gone in gpucnn("evaluate", "run/model.safetensors", "--device", "cpu").sentence
     assert gpucnn("evaluate", "run/model.safetensors", "--dataset", "./moved", "--device", "cpu").status == 0
+    more = ("train", "--output", "run", "--resume", "--epochs", 2, "--device", "cpu")
+    assert gone in gpucnn(*more).sentence
+    Path("other").mkdir()
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        png(f"other/{name}", (12, 12), 7)
+    assert "is a checkpoint of another run: its training data differ" in gpucnn(*more, "--dataset", "other").sentence
+    assert gpucnn(*more, "--dataset", "moved").status == 0
+    assert gpucnn("evaluate", "run/model.safetensors", "--device", "cpu").status == 0  # its new place is recorded
 
 
 # Packages that are not installed.
@@ -393,7 +424,8 @@ def test_missing_packages(gpucnn, bars_run, monkeypatch, missing, command, piece
     [
         (MemoryError("Unable to allocate 3 GiB"), "gpucnn: out of memory (Unable to allocate 3 GiB): use a smaller batch size\n"),
         (PermissionError(13, "Permission denied", "some/file"), "gpucnn: some/file: Permission denied\n"),
-        (OSError(28, "No space left on device"), "gpucnn: No space left on device: free some room or name another folder\n"),
+        (OSError(28, "No space left on device"), "gpucnn: No space left on device: free some room, or write to another place\n"),
+        (OSError(27, "File too large", "some/file"), "gpucnn: some/file: File too large: free some room, or write to another place\n"),
         (
             RuntimeError("surprise"),
             "gpucnn: this is a bug, RuntimeError: surprise (set GPUCNN_DEBUG=1 for the traceback, and please report it)\n",

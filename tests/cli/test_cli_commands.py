@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,8 +20,10 @@ import gpucnn as gc
 from gpucnn import experiment
 from gpucnn.cli import info, progress
 from gpucnn.cli.progress import Downloads
+from gpucnn.surroundings import OUTPUT
 
 COMMANDS = ["train", "evaluate", "predict", "info"]
+TRAIN = ("train", "--dataset", "digits", "--output", "run")
 
 
 def process(*arguments: object, module: str = "gpucnn", **options) -> subprocess.CompletedProcess[str]:
@@ -44,6 +49,29 @@ def test_evaluate_tests_on_the_images_that_were_held_back(gpucnn, bars_run, monk
     assert gpucnn("evaluate", bars_run.model, "--device", "cpu").last == bars_run.result.last
     assert gpucnn("evaluate", bars_run.model, "--device", "cpu", "--seed", 9).status == 0
     assert seeds == [3, 9]  # 3: the seed that it was trained with
+
+
+@pytest.mark.parametrize(("outputs", "loss"), [(1, "binary_crossentropy"), (4, "categorical_crossentropy")])
+def test_the_classes_of_a_model_with_other_outputs_than_classes(gpucnn, folder, outputs, loss):
+    """One output tells two classes apart by what is above one half; of four, two were never trained."""
+    model = gc.Sequential(gc.Flatten(), gc.Dense(outputs)).build((1, 12, 12), device="cpu").compile("sgd", loss)
+    for parameter in model.parameters.values():
+        parameter.value[...] = 0
+    model.parameters["dense_1.bias"].value[-1] = 3
+    model.save("m.safetensors")
+    result = gpucnn("evaluate", "m.safetensors", "--dataset", folder, "--classes", "--device", "cpu")
+    across, down = result.out.splitlines()[3:5]
+    if outputs == 1:
+        assert across.split() == ["across", "3", *("0.0", "%") * 3, "down", "(3)"] and down.split()[:4] == ["down", "3", "100.0", "%"]
+        assert result.last == "test accuracy 50.00 %"
+    else:
+        assert across.endswith("output 3 (3)") and down.endswith("output 3 (3)") and result.last == "test accuracy 0.00 %"
+
+
+def test_a_model_that_tells_fewer_classes_apart(gpucnn, folder):
+    gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 8, 8), device="cpu").save("m.safetensors")
+    sentence = gpucnn("evaluate", "m.safetensors", "--dataset", "digits", "--device", "cpu").sentence
+    assert "the model tells 3 classes apart, and digits has 10: give the data set that it was trained on" in sentence
 
 
 def test_evaluate_of_a_model_that_was_never_compiled(gpucnn, folder):
@@ -200,7 +228,61 @@ def test_output_that_cannot_be_written(digits, unbuffered):
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "gpucnn", "info"]
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
-    assert result.returncode == 2 and "Traceback" not in result.stderr and "No space left on device" in result.stderr.splitlines()[0]
+    why = "gpucnn: standard output cannot be written (No space left on device): free some room there, or send it to another file or program"
+    assert (result.returncode, result.stderr.splitlines()) == (2, [why])
+
+
+def no_room() -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class Full(io.StringIO):
+    """A stream to a full disk, or one that cannot be written for another reason."""
+
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write(self, text: str) -> int:
+        raise type(self.error)(*self.error.args)
+
+
+@pytest.mark.parametrize("command", [("--version",), ("--help",), ("evaluate", "MODEL"), TRAIN])
+def test_every_command_says_that_its_output_cannot_be_written(gpucnn, digits, command):
+    """The output itself, and not the folder of a run."""
+    sentence = gpucnn(*(digits.model if word == "MODEL" else word for word in command), out=Full()).sentence
+    assert "No space left on device" in sentence and ("standard output cannot be written" in sentence) == (command != ("--help",))
+    assert not Path("run").exists()
+
+
+def test_a_run_whose_output_ends_in_the_middle_does_not_blame_its_folder(gpucnn, monkeypatch, no_pictures, folder):
+    from gpucnn.training import progress as lines
+
+    def full(line: str) -> None:
+        if line.startswith("epoch 2/"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), OUTPUT)
+
+    monkeypatch.setattr(lines, "say", full)
+    sentence = gpucnn("train", "--dataset", folder, "--epochs", 2, "--device", "cpu", "--output", "run").sentence
+    assert "standard output cannot be written" in sentence and Path("run/checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [("predict", "MODEL", "x.npy", "--csv", "t"), ("profile", "--device", "cpu", "--model", "MODEL", "--json", "t")]
+)
+def test_a_reader_that_goes_costs_no_file(gpucnn, digits, monkeypatch, command):
+    """As head does after its first lines. And where the file cannot be written, what was worked out is printed."""
+    np.save("x.npy", np.zeros((8, 8), np.uint8))
+    words = [digits.model if word == "MODEL" else word for word in command]
+    with mock.patch.object(Full, "error", BrokenPipeError()):
+        assert gpucnn(*words, out=Full()).status == 1
+    assert Path("t").stat().st_size
+    monkeypatch.setattr(os, "replace", lambda *_: no_room())
+    result = gpucnn(*words)
+    assert result.status == 2 and "No space left on device" in result.err and ("x.npy" in result.out or "memory" in result.out)
+
+
+@pytest.mark.parametrize(("command", "status"), [(("none",), 2), (("--version",), 0)])
+def test_errors_that_cannot_be_written_change_no_status(gpucnn, command, status):
+    assert gpucnn(*command, err=Full()).status == status
 
 
 def test_downloads_are_told_a_line_each_where_there_is_no_terminal(capsys):
@@ -252,6 +334,18 @@ def test_downloads_on_a_terminal_leave_the_screen_to_training(monkeypatch):
         pass
 
 
+def test_predict_says_that_a_model_gives_no_numbers(gpucnn):
+    model = gc.Sequential(gc.Flatten(), gc.Dense(3), gc.Dense(3)).build((1, 4, 4), device="cpu")
+    for parameter in model.parameters.values():
+        parameter.value[...] = 3e38
+    model.save("m.safetensors")
+    np.save("x.npy", np.full((4, 4), 255, np.uint8))
+    assert (
+        "m.safetensors outputs NaN for an image: its weights are too large or broken"
+        in gpucnn("predict", "m.safetensors", "x.npy").sentence
+    )
+
+
 def test_predict_takes_folders_and_writes_a_table(gpucnn, tmp_path):
     names = ["=1+1", "b", "c,d"]
     model = gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 4, 4), device="cpu")
@@ -259,7 +353,7 @@ def test_predict_takes_folders_and_writes_a_table(gpucnn, tmp_path):
     model.parameters["dense_1.weight"].value[...] = 0
     model.metadata["class_names"] = names
     model.save("m.safetensors")
-    for name in ("set/2.npy", "set/a/1.npy", "set/.hidden/3.npy", "-x.npy"):
+    for name in ("set/2.npy", "set/a/1.npy", "set/.hidden/3.npy", "set/__MACOSX/4.npy", "-x.npy"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         np.save(name, np.zeros((4, 4), np.uint8))
     Path("set/notes.txt").write_text("no image")

@@ -43,6 +43,14 @@ def test_a_model_goes_out_and_comes_back(onnx, gpucnn, tmp_path):
     np.testing.assert_allclose(gc.load("raw.safetensors", device="cpu").predict(x), model.forward(x), atol=1e-5)
 
 
+def test_one_layer_is_no_layers(gpucnn):
+    small = gc.Sequential(gc.Dense(2)).build((3,), device="cpu")
+    small.save("m.safetensors")
+    save_file({name: np.array(array.value) for name, array in small.parameters.items()}, "weights.safetensors")
+    result = gpucnn("import", "weights.safetensors", "--network", "m.safetensors", "-o", "back.safetensors")
+    assert result.out.splitlines()[0] == "read      weights.safetensors: 1 layer, 8 parameters, input 3"
+
+
 def test_what_is_imported_is_not_written_over(gpucnn, tmp_path):
     model = small(tmp_path / "m.safetensors")
     save_file({name: np.array(array.value) for name, array in model.parameters.items()}, "weights.safetensors")
@@ -98,6 +106,12 @@ def test_weights_go_into_a_network_by_name_into_a_model_and_by_a_map(gpucnn, tmp
     result = gpucnn("import", "v.safetensors", "-o", "m.safetensors", "--network", "own.safetensors", "--map", "map.json")
     assert result.status == 0, result.err
     np.testing.assert_array_equal(gc.load("m.safetensors", device="cpu").parameters["dense_1.bias"].value, [1, 2, 3])
+    Path("run").mkdir()
+    Path("own.safetensors").rename("run/model.safetensors")
+    again = ("import", "v.safetensors", "-o", "again.safetensors", "--network", "run", "--map", "map.json")
+    assert gpucnn(*again).status == 0 and Path("again.safetensors").read_bytes() == Path("m.safetensors").read_bytes()
+    sentence = gpucnn(*again, "--classes", 3).sentence
+    assert f"{Path('run/model.safetensors')} has its own input shape and number of classes: leave out yours" in sentence
 
 
 @pytest.mark.parametrize(
@@ -123,12 +137,15 @@ def test_weights_go_into_a_network_by_name_into_a_model_and_by_a_map(gpucnn, tmp
         ("import none.pt -o m.safetensors --network keras --map bad.json", "bad.json is not JSON"),
         ("import none.pt -o m.safetensors --network keras --map list.json", "list.json must contain an object"),
         ("import none.onnx -o m.safetensors --network keras", "describes its own model"),
+        ("import none.onnx -o m.safetensors --classes 3", "describes its own model: a network, its number of classes and a map"),
+        ("import none.pt -o m.safetensors --network folder", "folder is a folder without model.safetensors (there is no run)"),
         ("import none.onnx", "Missing option '--output'"),
     ],
 )
 def test_what_is_refused(words, sentence, gpucnn, tmp_path):
     Path("bad.json").write_text("{")
     Path("list.json").write_text("[]")
+    Path("folder").mkdir()
     before = sorted(tmp_path.iterdir())
     if ".onnx" in words or ".keras" in words:
         pytest.importorskip("onnx" if ".onnx" in words else "h5py")

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -134,6 +135,18 @@ def test_a_second_run_into_one_folder_is_refused_with_the_first_one_s_number(tra
     assert (Path("out") / ".lock").exists()  # killed: what is left is not an obstacle
     assert finish(*train, 1, "--output", "out", "--seed", 2)[0] == 0
     assert gc.load("out/model.safetensors", device="cpu").seed == 2 and not (Path("out") / ".lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [("GPUCNN_NUM_THREADS", "train"), ("GPUCNN_NUM_THREADS", "evaluate"), ("GPUCNN_CPU", "train")]
+)
+def test_a_wrong_setting_is_refused_before_any_work(name, command, train, bars_run):
+    """Nothing is loaded, and no earlier run is moved for one that cannot start."""
+    before = sorted(path.name for path in bars_run.path.iterdir())
+    words = (*train, 1, "--output", bars_run.path) if command == "train" else (command, bars_run.path)
+    status, out, err = finish(*words, env=environment(**{name: "x"}))
+    assert (status, out) == (2, "") and re.fullmatch(f"gpucnn: {name} must be .*, got 'x'\n", err), err
+    assert sorted(path.name for path in bars_run.path.iterdir()) == before
 
 
 # Signals.
@@ -286,13 +299,17 @@ def test_a_model_chooses_no_folder_to_read(gpucnn, tmp_path):
     Path("alone").mkdir()
     Path("out/model.safetensors").rename("alone/model.safetensors")
     sentence = gpucnn("evaluate", "alone/model.safetensors").sentence
-    assert "was trained on 'photos', and there is no run beside it" in sentence and "--dataset" in sentence
+    assert "does not say where 'photos' is, which it was trained on, and there is no run beside it that does: name it with" in sentence
     assert gpucnn("evaluate", "alone/model.safetensors", "--dataset", "photos").status == 0
     model = gc.load("alone/model.safetensors", device="cpu")
-    for folder in ("/etc", "../secret", 3, None, "\x1b[2J"):
+    for folder in ("/etc", "../secret", 3, None, ["mnist"], "\x1b[2J"):
         model.metadata["dataset"] = folder
         model.save("alone/model.safetensors")
         assert "name it with --dataset" in gpucnn("evaluate", "alone/model.safetensors").sentence
+    del model.metadata["dataset"]  # as in the file of a program that keeps none
+    model.save("alone/model.safetensors")
+    sentence = gpucnn("evaluate", "alone/model.safetensors").sentence
+    assert "does not say which data set it was trained on, and there is no run beside it that does: name one with --dataset" in sentence
 
 
 # Names.

@@ -293,6 +293,22 @@ def test_resume_of_a_finished_run_has_nothing_to_do(gpucnn, options, whole):
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in whole.iterdir()} == before
 
 
+def test_a_run_that_was_stopped_while_it_drew_gets_its_pictures(gpucnn, options, whole, monkeypatch):
+    """With the same model as before, and without training again."""
+    drawn = []
+    for name in PICTURES:
+        monkeypatch.setattr(plots, f"save_{name}", lambda *given, name=name: drawn.append(name) or False)
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "save_filters", lambda *_: signal.raise_signal(signal.SIGINT))
+        stopped = gpucnn(*options, "--output", "run")
+    assert stopped.err == f"gpucnn: stopped: the same command with --resume continues from {Path('run/checkpoint.safetensors')}\n"
+    assert drawn == ["curves", "confusion", "mistakes"] and "README.md" not in files(Path("run"))
+    out = resumed(gpucnn, options, whole)
+    assert drawn[3:] == ["curves", "confusion", "mistakes", "filters", "features"] and "README.md" in files(Path("run"))
+    assert "epoch 1/" not in out and "nothing to do" not in out
+    assert "nothing to do" in resumed(gpucnn, options, whole)
+
+
 @pytest.mark.usefixtures("no_pictures")
 def test_a_lost_history_is_a_note_and_no_line_of_source(gpucnn, options, whole):
     shutil.copytree(whole, "run")
@@ -300,6 +316,16 @@ def test_a_lost_history_is_a_note_and_no_line_of_source(gpucnn, options, whole):
     longer = gpucnn(*options, "--output", "run", "--resume", "--epochs", 4)
     assert longer.status == 0 and len(longer.err.splitlines()) == 1, longer.err
     assert longer.err.startswith("note: the history continues without its first epochs: run/history.csv")
+
+
+@pytest.mark.parametrize("name", ["history.csv", "model.safetensors", "report.csv", "curves.png", "checkpoint.safetensors"])
+def test_a_folder_in_the_place_of_a_file_is_said_before_the_run_goes_on(gpucnn, options, whole, name):
+    shutil.copytree(whole, "run")
+    Path("run", name).unlink(missing_ok=True)
+    Path("run", name).mkdir()
+    result = gpucnn(*options, "--output", "run", "--resume", "--epochs", 4)
+    assert f"{Path('run', name)} is a folder, and the run writes a file of that name: move it elsewhere; or leave out" in result.sentence
+    assert result.out == "" and files(Path("run")) == files(whole) | {name}
 
 
 def test_a_second_run_sets_the_first_aside(gpucnn, folder):

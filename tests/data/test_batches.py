@@ -86,7 +86,9 @@ BAD[2700] = np.inf
 @pytest.mark.parametrize(
     ("images", "labels", "options", "error", "match"),
     [
-        (IMAGES, LABELS[:9], {}, DataError, "10 images and 9 labels"),
+        (IMAGES, LABELS[:9], {}, DataError, "there are 10 images and 9 labels"),
+        (IMAGES[:1], LABELS[:2], {}, DataError, "there is 1 image and 2 labels"),
+        (IMAGES, LABELS[:1], {}, DataError, "there are 10 images and 1 label:"),
         (IMAGES, 3, {}, DataError, "single number"),
         (IMAGES[:0], LABELS[:0], {}, DataError, "no images"),
         (IMAGES[:, :, :0], LABELS, {}, DataError, "no images"),

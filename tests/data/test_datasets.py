@@ -158,9 +158,14 @@ def test_files_that_lack_one_are_completed_where_they_are(home):
     assert load_dataset("mnist", home / "data").source.startswith(f"{home / 'data'},")
 
 
-def test_nothing_there(offline):
+def test_nothing_there(offline, monkeypatch):
     text = refused("MNIST was not found", "mnist", download=False, error=UnavailableError)
     assert str(offline / "cache") in text and "--data-dir" in text and "set GPUCNN_DATA_DIR" in text
+    for folder, more in (("nowhere", ", which does not exist"), (".", "")):
+        with monkeypatch.context() as patch:
+            patch.setenv("GPUCNN_DATA_DIR", folder)
+            text = refused("MNIST was not found", "mnist", download=False, error=UnavailableError)
+        assert text.endswith(f"or set GPUCNN_DATA_DIR to it; it is {folder} now{more}")
     (offline / "data").mkdir()
     for name, title in (("fashion-mnist", "Fashion-MNIST"), ("mnist", "MNIST"), ("auto", "MNIST")):
         text = refused(f"^{title} is not in .*data, and .* could not be downloaded", name, offline / "data", error=UnavailableError)

@@ -367,6 +367,11 @@ def test_four_arrays(tmp_path: Path) -> None:
     np.save(objects, np.array([{}], object), allow_pickle=True)
     (tmp_path / "x_train.npy").write_bytes(objects.getvalue())
     refused(tmp_path, "cannot be read as a .npy array")
+    (tmp_path / "y_test.npy").unlink()
+    refused(tmp_path, "contains x_train.npy, y_train.npy, x_test.npy but no y_test.npy: put all four into one folder")
+    for name in ("x_train", "x_test"):
+        (tmp_path / f"{name}.npy").rename(tmp_path / f"{name.capitalize()}.npy")
+    refused(tmp_path, "contains X_train.npy, y_train.npy, X_test.npy but no y_test.npy")
 
 
 # Which of them.

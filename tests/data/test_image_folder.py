@@ -209,6 +209,17 @@ def test_val_without_test_is_tested_on_and_that_is_said(tmp_path):
     refused(tmp_path, "val has the class 'emu', which .*train does not have")
 
 
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_part_without_images_of_a_class_is_noted(tmp_path, part):
+    for name in ("train", "val", "test"):
+        fill(tmp_path / name, ("cat",) if name == part else ("cat", "dog"), count=2)
+    data = load_dataset(tmp_path)
+    assert data.note == f"{tmp_path / part} has no images of dog: accuracies there say nothing about it"
+    fill(tmp_path / "train", ("cow",), count=2)
+    fill(tmp_path / ("val" if part == "test" else "test"), ("cow",), count=2)
+    assert load_dataset(tmp_path).note == f"{tmp_path / part} has no images of cow, dog: accuracies there say nothing about them"
+
+
 @pytest.mark.parametrize(("given", "shape"), [(6, (6, 6)), ("6", (6, 6)), ("6x4", (6, 4)), ((2, 5), (2, 5)), ("3×4", (3, 4))])
 def test_images_of_several_sizes_are_brought_to_one(tmp_path, given, shape):
     fill(tmp_path, count=4)

@@ -191,6 +191,9 @@ def test_a_built_model_can_be_what_they_go_into(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="has its own input shape"):
         two().save(tmp_path / "own.safetensors")
         import_model(tmp_path / "m.safetensors", network=str(tmp_path / "own.safetensors"), input_shape=(2, 5, 5), device="cpu")
+    for more in ({"input_shape": (2, 5, 5)}, {"classes": 3}):
+        with pytest.raises(ArgumentError, match="a built network has its own input shape and number of classes: leave out yours"):
+            import_model(tmp_path / "m.safetensors", network=model, **more)
 
 
 def test_numbers_in_names_count_as_numbers(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from gpucnn import answers, report
 from gpucnn.metrics import confusion_matrix, precision_recall
-from gpucnn.text import aligned, cell, columns
+from gpucnn.text import aligned, cell, columns, number_of
 
 COUNTS = np.array([[8, 2, 0], [1, 4, 5], [0, 0, 0]])
 
@@ -67,3 +67,8 @@ def test_as_a_table(tmp_path):
 )
 def test_cells(words, shown):
     assert cell(words) == shown
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 images"), (1, "1 image"), (2, "2 images"), (1234, "1,234 images")])
+def test_a_number_of_things(number, words):
+    assert number_of(number, "image") == words

@@ -6,7 +6,7 @@ from gpucnn.profiling.records import Profile
 from gpucnn.profiling.show import columns
 from gpucnn.profiling.show.units import scaled, seconds_text
 from gpucnn.profiling.what import roofline
-from gpucnn.text import aligned, bytes_text
+from gpucnn.text import aligned, bytes_text, number_of
 
 BOUNDS = "These are bounds and predictions, worked out and compiled for a chip that is not here. Nothing was run, and nothing measured."
 
@@ -51,7 +51,7 @@ def step(profile: Profile) -> list[str]:
         rate = f", {profile.batch / whole.time.median:,.0f} images/s" if whole.time.median else ""
         result.append(
             f"step      {seconds_text(whole.time.median)} ({seconds_text(whole.time.p10)}–{seconds_text(whole.time.p90)}, "
-            f"{whole.time.samples} steps){rate}"
+            f"{number_of(whole.time.samples, 'step')}){rate}"
         )
     if whole.graph is not None:
         name, how = ("recorded", "as `fit` runs it, without Python between") if profile.kind == "cpu" else ("graph", "as one CUDA graph")
