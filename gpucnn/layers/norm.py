@@ -16,6 +16,14 @@ from gpucnn.ops.cpu.pool import scratch
 __all__ = ["BatchNorm2D"]
 
 
+def share(momentum: float) -> float:
+    """`momentum` as a float from 0 to 1; ArgumentError for any other number."""
+    number = positive(momentum, "momentum", zero=True)
+    if number > 1:
+        raise ArgumentError(f"momentum must be at most 1, got {momentum!r}: it is the new batch's share (Keras's 0.99 is 0.01 here)")
+    return number
+
+
 class BatchNorm2D(Layer):
     """Normalizes every channel to mean 0 and variance 1, then scales and shifts it: (C, H, W) → (C, H, W). For rows of features,
     (features,), each feature is a channel.
@@ -43,9 +51,7 @@ class BatchNorm2D(Layer):
     ) -> None:
         super().__init__(activation)
         self.eps = positive(eps, "eps", error=ArgumentError)
-        self.momentum = positive(momentum, "momentum", zero=True, error=ArgumentError)
-        if self.momentum > 1:
-            raise ArgumentError(f"momentum must be at most 1, got {momentum!r}: it is the new batch's share (Keras's 0.99 is 0.01 here)")
+        self.momentum = share(momentum)
         self.affine = flag(affine, "affine")
         self.sync = flag(sync, "sync")
         self._x: Array | None = None
