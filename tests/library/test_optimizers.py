@@ -259,6 +259,42 @@ def test_a_momentum_that_is_assigned_waits_for_compile_and_is_not_passed_over() 
     model.fit(x, y, verbose=False)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "name", "value", "message"),
+    [
+        (gc.SGD(0.1, momentum=0.5), "momentum", 7, "momentum must be at least 0 and below 1, got 7"),
+        (gc.SGD(0.1), "weight_decay", -1, "weight_decay must be a finite number of at least 0, got -1"),
+        (gc.SGD(0.1), "nesterov", "no", "nesterov must be True or False, got 'no'"),
+        (gc.Adam(), "beta1", 1.0, "beta1 must be at least 0 and below 1, got 1.0"),
+        (gc.Adam(), "beta2", -0.1, "beta2 must be a finite number of at least 0"),
+        (gc.Adam(), "epsilon", 0, "epsilon must be a finite number above 0, got 0"),
+        (gc.AdamW(), "weight_decay", "a", "weight_decay must be a number, got 'a'"),
+        (gc.AdamW(), "global_clipnorm", 0, "global_clipnorm must be a finite number above 0, got 0"),
+        (
+            gc.Adam(),
+            "momentum",
+            0.9,
+            "'Adam' object has no attribute 'momentum': it has learning_rate, global_clipnorm, beta1, beta2, epsilon",
+        ),
+        (gc.SGD(0.1), "clipnorm", 1.0, "'SGD' object has no attribute 'clipnorm'"),
+    ],
+)
+def test_a_setting_that_is_assigned_is_checked_as_one_that_is_given(optimizer: Any, name: str, value: Any, message: str) -> None:
+    before = repr(optimizer)
+    with pytest.raises((ValueError, TypeError, AttributeError), match=f"^{message}"):
+        setattr(optimizer, name, value)
+    assert repr(optimizer) == before
+
+
+def test_settings_that_are_assigned_count() -> None:
+    assigned, given = gc.AdamW(0.1), gc.AdamW(0.1, 0.8, 0.95, 1e-3, 0.3, global_clipnorm=1.5)
+    assigned.beta1, assigned.beta2, assigned.epsilon, assigned.weight_decay, assigned.global_clipnorm = 0.8, 0.95, 1e-3, 0.3, 1.5
+    assert assigned.config() == given.config()
+    assert one_number(assigned, 1.0, [2.0, -1.0]) == one_number(given, 1.0, [2.0, -1.0])
+    assigned.global_clipnorm = None
+    assert one_number(assigned, 1.0, [2.0, -1.0]) == one_number(gc.AdamW(0.1, 0.8, 0.95, 1e-3, 0.3), 1.0, [2.0, -1.0])
+
+
 def test_the_operations_settings_that_are_left_out() -> None:
     rng = np.random.default_rng(3)
     p, g, v = rng.normal(size=7), rng.normal(size=7), rng.normal(size=7)
