@@ -78,6 +78,22 @@ def test_a_metric_returns_a_number(value: Any, monkeypatch: pytest.MonkeyPatch) 
         model.evaluate(np.zeros((2, 4)), [0, 1])
 
 
+def test_a_metric_cannot_change_the_labels_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def zeroed(scores: Any, labels: Any) -> float:
+        scores[...] = labels[...] = 0
+        return 0.0
+
+    monkeypatch.setitem(metrics.METRICS, "zeroed", zeroed)
+    monkeypatch.setitem(metrics.METRICS, "negated", lambda scores, labels: -labels.copy().sum())
+    monkeypatch.setitem(metrics.METRICS, "scored", lambda scores, labels: scores.sum())
+    x, y = np.random.default_rng(0).random((6, 4)), np.array([0, 1, 2, 0, 1, 2], np.int32)
+    model = gc.Sequential(gc.Dense(3, activation="softmax")).build((4,), device="cpu").compile(metrics=["zeroed", "negated", "scored"])
+    for _ in range(2):
+        assert model.evaluate(x, y)[1:] == (0, -6, pytest.approx(6))
+    assert model.fit(x, y, epochs=2, validation_data=(x, y), verbose=False)["val_negated"] == [-6, -6]
+    assert y.tolist() == [0, 1, 2, 0, 1, 2]
+
+
 def test_new_metrics_are_measured_by_name() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.random((30, 4), np.float32), rng.integers(0, 6, 30)

@@ -349,6 +349,25 @@ def test_two_of_them_keep_apart_what_they_remember(epoch: int, tmp_path: Path) -
     assert bits(model) == bits(expected)
 
 
+@pytest.mark.parametrize(
+    "names", [["parameters"], ["arrays"], ["optimizer"], ["optimizer.mean"], ["own", "own.mean"], ["own", "own", "own_2"]]
+)
+def test_a_name_that_mixes_up_a_checkpoint_is_refused_before_the_first_step(names: list[str], tmp_path: Path) -> None:
+    """The arrays of a callback called "optimizer" would take the place of the optimizer's."""
+    callbacks: list[gc.Callback] = []
+    for name in names:
+        callbacks.append(gc.Callback())
+        callbacks[-1].name = name
+    model = build()
+    before = model.buffers.values.copy()
+    with pytest.raises(
+        gc.ArgumentError, match=f"^a Callback cannot have the name '{names[-1]}' beside '[a-z_2]+' in one checkpoint: choose another name$"
+    ):
+        model.fit(X, Y, callbacks=[*callbacks, gc.Checkpoint(tmp_path / "run.safetensors")], verbose=False)
+    np.testing.assert_array_equal(model.buffers.values, before)
+    model.fit(X, Y, callbacks=callbacks, verbose=False)  # without a checkpoint a name is only a name
+
+
 def test_one_early_stopping_can_serve_two_runs_after_each_other() -> None:
     callback = stopping()
     _, first = long_run([callback])
