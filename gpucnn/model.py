@@ -18,7 +18,7 @@ from gpucnn.data.batches import Batches
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, GpucnnError
 from gpucnn.layered import Layered
-from gpucnn.layers import Layer
+from gpucnn.layers import AvgPool2D, Dropout, Flatten, GlobalAvgPool2D, GlobalMaxPool2D, Layer, MaxPool2D
 from gpucnn.layers.input import Input
 from gpucnn.layout import check_format
 from gpucnn.losses import Loss, get_loss
@@ -41,6 +41,7 @@ from gpucnn.training.step import TrainingStep
 from gpucnn.weighted import example_weights
 
 _MANY = 1024  # examples: a rehearsal takes as long for any number of them, but for what NumPy computes
+_PASSING = (Flatten, Dropout, AvgPool2D, GlobalAvgPool2D, MaxPool2D, GlobalMaxPool2D)  # probabilities behind them are probabilities
 _FEW = 4  # examples: the smallest part of a batch that a thread may take through the whole network (gpucnn_loops.chunks.LEAST)
 
 
@@ -118,9 +119,19 @@ class Sequential(Layered):
         wanted = list(dict.fromkeys(METRICS.first(metric) for metric in wanted))
         if self._buffers is not None:
             measured.check_model(self.output_shape, self.last_activation)
+            self._check_end(measured)
             chosen.attach(self._buffers)
         self.optimizer, self.loss, self.metrics = chosen, measured, wanted
         return self
+
+    def _check_end(self, loss: Loss) -> None:
+        """ArgumentError if the loss, which includes an activation, would apply one to the outputs of another that a layer hides."""
+        *_, end = [None, *(layer for each in self.layers for layer in each.layers if type(layer) not in _PASSING)]
+        if loss.fused_activation and self.last_activation is None and end is not None and end.activation in ("softmax", "sigmoid"):
+            raise ArgumentError(
+                f"loss {loss.name!r} takes raw outputs, or those of a {loss.fused_activation} at the end, and here the {end.activation} of "
+                f"{end.name!r} has other layers after it: put them before it, or leave it out"
+            )
 
     def fit(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -200,6 +201,34 @@ def test_a_loss_refuses_a_model_that_it_does_not_go_with() -> None:
         with pytest.raises(ValueError, match=rf"loss '{loss}' needs a last activation .* or none, got '{last}'"):
             model.compile(loss=loss)
         model.compile(loss="mean_squared_error")
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [gc.Dense(3, activation="softmax"), gc.Flatten()],
+        [gc.Dense(3), gc.Softmax(), gc.Dropout(0.5)],
+        [gc.Stack(gc.Dense(3, activation="sigmoid"), gc.Flatten()), gc.Dropout(0.1)],
+        [gc.Conv2D(3, 1, activation="softmax"), gc.GlobalAvgPool2D()],
+    ],
+)
+def test_probabilities_behind_another_layer_are_not_taken_for_logits(layers: list[gc.Layer]) -> None:
+    shape = (1, 2, 2) if isinstance(layers[0], gc.Conv2D) else (2,)
+    model = gc.Sequential(layers).build(shape, device="cpu")
+    for loss in ("categorical_crossentropy", "binary_crossentropy"):
+        with pytest.raises(gc.ArgumentError, match=rf"^loss '{loss}' takes raw outputs, .* has other layers after it: put them before"):
+            model.compile(loss=loss)
+        with pytest.raises(gc.ArgumentError, match="has other layers after it"):
+            gc.Sequential(copy.deepcopy(layers)).compile(loss=loss).build(shape, device="cpu")
+    model.compile(loss="mse")  # takes them as they are
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [[gc.Dense(3, activation="softmax"), gc.Dense(3)], [gc.Flatten(), gc.Dropout(0.5)], [gc.Dense(3, activation="relu"), gc.Flatten()]],
+)
+def test_other_ends_are_logits(layers: list[gc.Layer]) -> None:
+    gc.Sequential(layers).build((3,), device="cpu").compile(loss="categorical_crossentropy")
 
 
 @pytest.mark.parametrize("labels", [[0, 2, 1], [[0], [2], [1]]])
