@@ -15,8 +15,9 @@ from gpucnn import saving, summary
 from gpucnn.arrays import scaled
 from gpucnn.checks import COUNT, flag, integer, several
 from gpucnn.data.batches import Batches
+from gpucnn.data.stream import is_stream
 from gpucnn.device import Device
-from gpucnn.errors import ArgumentError, GpucnnError
+from gpucnn.errors import ArgumentError, DataError, GpucnnError
 from gpucnn.layered import Layered
 from gpucnn.layers import AvgPool2D, Dropout, Flatten, GlobalAvgPool2D, GlobalMaxPool2D, Layer, MaxPool2D
 from gpucnn.layers.input import Input
@@ -24,6 +25,7 @@ from gpucnn.layout import check_format
 from gpucnn.losses import Loss, get_loss
 from gpucnn.memory import of_step
 from gpucnn.metrics import METRICS
+from gpucnn.names import told
 from gpucnn.ops.cpu._engine import compile_for
 from gpucnn.optimizers import Optimizer, get_optimizer
 from gpucnn.signatures import DataFormat
@@ -98,6 +100,7 @@ class Sequential(Layered):
         if self.loss is not None and self.optimizer is not None:
             self.compile(self.optimizer, self.loss, self.metrics)
 
+    @told
     def compile(
         self,
         optimizer: Optimizer | str = "adam",
@@ -133,6 +136,7 @@ class Sequential(Layered):
                 f"{end.name!r} has other layers after it: put them before it, or leave it out"
             )
 
+    @told
     def fit(
         self,
         x: Any,
@@ -236,6 +240,7 @@ class Sequential(Layered):
             raise
         return loss, optimizer, batches, validation
 
+    @told
     def train_on_batch(self, x: Any, y: Any, *, class_weight: Mapping[int, float] | None = None, sample_weight: Any = None) -> Any:
         """One training step on one batch, unshuffled. Returns (loss, accuracy) before the step, or only the loss without that metric."""
         loss, optimizer = self._ready(x)
@@ -262,6 +267,7 @@ class Sequential(Layered):
                 x = np.zeros((size, *self.input_shape), self.dtype)
                 measured(model, model._measured(), model.metrics, x, np.repeat(told, size, axis=0), size)
 
+    @told
     def evaluate(
         self,
         x: Any,
@@ -298,6 +304,7 @@ class Sequential(Layered):
         """
         return measured(self, self._measured(), self.metrics, x, labels, batch_size, ranks)
 
+    @told
     def predict(
         self,
         x: Any,
@@ -313,7 +320,16 @@ class Sequential(Layered):
         parallel: as in `fit`; every rank returns all outputs.
         """
         final = self.loss.final(self.last_activation) if self.loss else None
-        examples, size, ranks = self._examples(x, data_format), integer(batch_size, "batch_size", 1), join(parallel)
+        try:
+            examples = self._examples(x, data_format)
+        except DataError:
+            if not is_stream(x):
+                raise
+            raise DataError(
+                f"predict takes examples (N, …), got a {type(x).__name__} that is not an array of numbers: of batches predict each, "
+                "np.concatenate([model.predict(x) for x, _ in batches])"
+            ) from None
+        size, ranks = integer(batch_size, "batch_size", 1), join(parallel)
         same_to_measure(ranks, self, size, examples=examples)
         return predicted(self, examples, size, final, ranks)
 

@@ -103,7 +103,8 @@ def pair(given: Any, name: str) -> tuple[Any, Any]:
     if (len(parts) != 2 or isinstance(given, list)) and is_stream(given):
         return gathered(given)
     if len(parts) != 2:
-        raise ArgumentError(f"{name} must be a pair (x, y), got {shown(given)}{f' of {len(parts)}' if parts else ''}")
+        weighted = ": weights of examples are for training alone" if len(parts) == 3 and isinstance(given, tuple) else ""
+        raise ArgumentError(f"{name} must be a pair (x, y), got {shown(given)}{f' of {len(parts)}' if parts else ''}{weighted}")
     return parts[0], parts[1]
 
 

@@ -394,3 +394,46 @@ def test_an_augmentation_goes_by_name() -> None:
     made.fit(X, Y, augment="shift", verbose=False)
     expected.fit(X, Y, augment=gc.data.Shift(), verbose=False)
     assert bits(made) == bits(expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "argument", "hint"),
+    [
+        ("fit", "initial_epoch", r"a further call of fit continues where .* ended"),
+        ("fit", "validation_freq", "validation follows each epoch"),
+        ("fit", "workers", "give fit a loader that prepares batches"),
+        ("fit", "epoch", r"did you mean epochs\?"),
+        ("fit", "nonsense", "it takes x, y, batch_size, .*parallel$"),
+        ("evaluate", "sample_weight", "weights are for training, in fit and train_on_batch"),
+        ("predict", "steps", "give as many batches"),
+        ("compile", "weighted_metrics", "metrics are not weighted"),
+        ("train_on_batch", "reset_metrics", "it takes x, y, class_weight, sample_weight$"),
+    ],
+)
+def test_an_argument_of_keras_is_told_what_there_is(method: str, argument: str, hint: str) -> None:
+    with pytest.raises(TypeError, match=rf"^Sequential.{method}\(\) got an unexpected keyword argument '{argument}': .*{hint}"):
+        getattr(model(), method)(**{argument: 1})
+
+
+def test_weights_of_validation_are_refused_with_a_reason() -> None:
+    with pytest.raises(ArgumentError, match=r"^validation_data must be a pair .* of 3: weights of examples are for training alone$"):
+        model().fit(X, Y, validation_data=(X, Y, np.ones(44)), verbose=False)
+
+
+@pytest.mark.parametrize("batches", [lambda: [(X[:32], Y[:32]), (X[32:], Y[32:])], lambda: iter([(X, Y)]), lambda: Loader()])
+def test_predict_says_what_to_do_with_batches(batches: Callable[[], Any]) -> None:
+    with pytest.raises(
+        DataError, match=r"^predict takes examples \(N, …\), got a \w+ that is not an array .*model.predict\(x\) for x, _ in batches"
+    ):
+        model().predict(batches())
+    rows = [tuple(row) for row in X[:3].reshape(3, 2, 18)]  # looks like batches, and is an array of examples
+    made = gc.Sequential(gc.Dense(2)).build((36,), device="cpu")
+    with pytest.raises(ShapeError, match="the model takes examples of shape"):
+        made.predict(rows)
+
+
+class Loader:
+    """Batches as a data loader yields them."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(X, Y)])
