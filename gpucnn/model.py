@@ -17,9 +17,9 @@ from gpucnn.checks import COUNT, flag, integer, several
 from gpucnn.data.batches import Batches
 from gpucnn.data.stream import is_stream
 from gpucnn.device import Device
-from gpucnn.errors import ArgumentError, DataError, GpucnnError
+from gpucnn.errors import ArgumentError, DataError, GpucnnError, ShapeError
 from gpucnn.layered import Layered
-from gpucnn.layers import AvgPool2D, Dropout, Flatten, GlobalAvgPool2D, GlobalMaxPool2D, Layer, MaxPool2D
+from gpucnn.layers import AvgPool2D, BatchNorm2D, Dropout, Flatten, GlobalAvgPool2D, GlobalMaxPool2D, Layer, MaxPool2D
 from gpucnn.layers.input import Input
 from gpucnn.layout import check_format
 from gpucnn.losses import Loss, get_loss
@@ -127,6 +127,18 @@ class Sequential(Layered):
         self.optimizer, self.loss, self.metrics = chosen, measured, wanted
         return self
 
+    def _check_last(self, count: int, batch_size: int) -> None:
+        """ShapeError if a batch of `count` examples, the last in particular, is too small to be normalized."""
+        last = count % batch_size or batch_size
+        for layer in self.layers:
+            for name, part in layer.walk(layer.name).items():
+                if isinstance(part, BatchNorm2D) and not part.frozen and last * math.prod((part.input_shape or ())[1:]) < 2:
+                    whole = min(count, batch_size)
+                    why = (
+                        f"batches of {whole}" if last == whole else f"{count:,} examples in batches of {batch_size:,} leave a last one of 1"
+                    )
+                    raise ShapeError(f"{why}, and {name!r} needs at least two numbers in each channel to train on: change batch_size")
+
     def _check_end(self, loss: Loss) -> None:
         """ArgumentError if the loss, which includes an activation, would apply one to the outputs of another that a layer hides."""
         *_, end = [None, *(layer for each in self.layers for layer in each.layers if type(layer) not in _PASSING)]
@@ -193,12 +205,15 @@ class Sequential(Layered):
         loss, optimizer, batches, validation = self._taken(x, y, given, data_format)
         found, shows = watchers(callbacks, verbose)
         ranks = join(parallel).on(self.device)
+        if isinstance(batches, Batches):
+            self._check_last(len(batches.images), batches.batch_size)
         if self.device.kind == "cpu" and self.dtype == np.float32:
             if isinstance(batches, Batches):
                 labels, size, count = batches.labels, batches.batch_size, len(batches.images)
             else:
                 first, labels = self.prepared(*batches.first())
                 size, count = len(first), batches.examples(len(first))
+                self._check_last(count, size)
             sizes = _rehearsed(count, size, ranks.size)
             after = _rehearsed(len(validation[0]), batches.batch_size, 1) if validation else ()
             told = validation[1][:1] if validation else None
