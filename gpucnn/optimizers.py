@@ -15,7 +15,7 @@ from gpucnn.layers.parameter import Array, Buffers
 from gpucnn.names import Registry, Worded, no_attribute
 from gpucnn.schedules import Constant, Schedule, as_rate, get_schedule
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
 
 def _at_least_zero(value: Any, name: str) -> float:
@@ -273,6 +273,45 @@ class AdamW(Adam):
         global_clipnorm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, epsilon, weight_decay, global_clipnorm=global_clipnorm)
+
+
+@OPTIMIZERS.add("rmsprop")
+class RMSprop(Optimizer):
+    """The gradient divided by the root of its running mean square (Hinton, Tieleman and Swersky 2012, lecture 6e):
+    v = rho·v + (1 − rho)·g²; p −= rate·g / (√v + epsilon). `weight_decay` is added to the gradient (L2).
+
+    The formula is PyTorch's without momentum, whose alpha is rho, 0.99 by default, with a rate of 0.01; these defaults are Keras's, whose
+    epsilon is under the root.
+    """
+
+    slots = ("mean", "variance")
+    elementwise = True
+    checks: ClassVar = {**Optimizer.checks, "rho": fraction, "epsilon": positive, "weight_decay": _at_least_zero}
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 1e-3,
+        rho: float = 0.9,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        global_clipnorm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, global_clipnorm=global_clipnorm)
+        self.rho, self.epsilon, self.weight_decay = rho, epsilon, weight_decay
+
+    def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
+        buffers.device.ops.adam_update(  # whose mean is the gradient itself where beta1 is 0; `_rates` corrects no bias
+            buffers.values,
+            gradients,
+            self.state["mean"],
+            self.state["variance"],
+            rates=rates,
+            beta1=0.0,
+            beta2=self.rho,
+            epsilon=self.epsilon,
+            weight_decay=self.weight_decay,
+        )
 
 
 def name_of(optimizer: Optimizer) -> str:

@@ -148,8 +148,8 @@ NO_ATTRIBUTE.update(
 
 INSTEAD = {  # names from Keras and PyTorch that have no class here, and the alternative
     "Activation": "ReLU(), Tanh() and others are layers; other layers take activation=",
-    "Adadelta": "the optimizers are SGD, Adam and AdamW",
-    "Adagrad": "the optimizers are SGD, Adam and AdamW",
+    "Adadelta": "the optimizers are SGD, Adam, AdamW and RMSprop",
+    "Adagrad": "the optimizers are SGD, Adam, AdamW and RMSprop",
     "adaptive_avg_pool2d": "global_avg_pool2d is the one for an output of one pixel",
     "Add": "Residual(*layers) adds its input to the output of its layers",
     "BatchNorm2d": "BatchNorm2D() has no number of channels, which build finds",
@@ -191,7 +191,6 @@ INSTEAD = {  # names from Keras and PyTorch that have no class here, and the alt
     "ReduceLROnPlateau": "give the optimizer a schedule, such as Cosine, or let a Callback set run.optimizer.learning_rate",
     "regularizers": "weight decay is the optimizer's: SGD(weight_decay=5e-4), AdamW()",
     "Rescaling": "integer pixels are divided by 255 automatically",
-    "RMSprop": "the optimizers are SGD, Adam and AdamW",
     "set_random_seed": "build(..., seed=0) and fit(..., seed=0) take it",
     "SparseCategoricalAccuracy": 'metrics go by names, metrics=["accuracy"]',
     "StepLR": "StepDecay(learning_rate, every, factor) is one, counted in steps",
