@@ -108,6 +108,31 @@ def pair(given: Any, name: str) -> tuple[Any, Any]:
     return parts[0], parts[1]
 
 
+EVENTS = ("on_train_begin", "on_step_end", "on_epoch_end", "on_train_end")
+NO_EVENTS = (  # of Keras's and Lightning's callbacks
+    *(
+        f"on_{what}_{when}"
+        for what in ("batch", "train_batch", "test_batch", "predict_batch", "test")
+        for when in ("begin", "start", "end")
+    ),
+    *("on_epoch_begin", "on_epoch_start", "on_step_begin", "on_train_start", "on_train_epoch_end", "on_validation_end"),
+)
+
+
+def _check_events(callback: Callback) -> None:
+    """TypeError for a callback as other libraries have them, which would wait for events in vain, or take the run for something else."""
+    kind = type(callback)
+    for name in NO_EVENTS:
+        if hasattr(kind, name):
+            raise TypeError(f"{kind.__name__} has {name}, which is never called: the events are {', '.join(EVENTS)}")
+    for name in EVENTS:
+        code = getattr(getattr(kind, name), "__code__", None)
+        if code is not None and "logs" in code.co_varnames[: code.co_argcount]:
+            raise TypeError(
+                f"{kind.__name__}.{name} takes logs, and is called with the run alone: {name}(self, run); run.history has the rows"
+            )
+
+
 def watchers(callbacks: Any, verbose: Any) -> tuple[list[Callback], bool | None]:
     """(callbacks, whether to show progress unless one of them does). verbose: 0, 1 (a bar), 2 (one line per epoch), a bool, "auto".
 
@@ -121,6 +146,7 @@ def watchers(callbacks: Any, verbose: Any) -> tuple[list[Callback], bool | None]
         if not isinstance(callback, Callback):
             made = "; call the class, to make one" if isinstance(callback, type) else ""
             raise TypeError(f"callbacks must be gpucnn.Callback objects, got {shown(callback)}{made}")
+        _check_events(callback)
     if verbose is None or (isinstance(verbose, str) and verbose == "auto"):
         return found, None
     if isinstance(verbose, bool | np.bool_):

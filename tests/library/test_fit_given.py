@@ -437,3 +437,33 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         return iter([(X, Y)])
+
+
+def keras_callback(**methods: Any) -> gc.Callback:
+    return type("Keras", (gc.Callback,), methods)()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (
+            {"on_epoch_begin": lambda self, epoch, logs=None: None},
+            "^Keras has on_epoch_begin, which is never called: the events are on_train",
+        ),
+        ({"on_train_batch_end": lambda self, batch, logs=None: None}, "^Keras has on_train_batch_end, which is never called"),
+        (
+            {"on_epoch_end": lambda self, epoch, logs=None: None},
+            r"^Keras.on_epoch_end takes logs, and is called with .*: on_epoch_end\(self, run\)",
+        ),
+    ],
+)
+def test_a_callback_as_keras_has_them_is_refused(methods: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        model().fit(X, Y, callbacks=[keras_callback(**methods)], verbose=False)
+
+
+def test_a_callback_may_have_more_than_events() -> None:
+    seen: list[int] = []
+    more = {"on_improvement": lambda self: None, "on_epoch_end": lambda self, run, wide=True: seen.append(run.epoch)}
+    model().fit(X, Y, epochs=2, callbacks=[keras_callback(**more)], verbose=False)
+    assert seen == [1, 2]
