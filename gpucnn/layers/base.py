@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from gpucnn.initializers import as_text
 from gpucnn.layers.activations import ACTIVATIONS, Activation, named
 from gpucnn.layers.parameter import Array, Parameter, SavedArray, Shape
 from gpucnn.layers.stage import ALONE, Cost, Plan
-from gpucnn.names import Worded
+from gpucnn.names import Worded, no_attribute
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.text import shown
 
@@ -235,6 +235,12 @@ class Layer(Worded):
         if (owner := vars(self).get("_owner")) is not None and (model := owner()) is not None:
             model.layer_changed()
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            later = name in ("bias", "device", "mean", "variance", "weight") and "device" not in vars(self)
+            raise AttributeError(no_attribute(self, name) + (": a layer has one when a model is built with it" if later else ""))
+
     @property
     def takes_part(self) -> bool:
         """Whether the layer can write its output to a slice of larger images (the argument `out` of its `forward` and `_forward`), and
@@ -335,8 +341,7 @@ class Layer(Worded):
         vars(alone).update(vars(self), _owner=None, part=None, inner=dict, _chains=[])  # with no layers inside: those drop their own state
         alone.forget()
         del vars(alone)["inner"]
-        if "device" in vars(alone):
-            vars(alone)["device"] = None
+        vars(alone).pop("device", None)
         return vars(alone)
 
     def __repr__(self) -> str:

@@ -553,3 +553,22 @@ def test_copies_of_models_that_are_not_built_or_compiled(how: str) -> None:
     with pytest.raises(GpucnnError, match="no parameters yet"):
         optimizer.step()
     gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 6, 6), device="cpu").compile(optimizer).fit(X, Y, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: gc.Dense(3), "bias"),
+        (lambda: gc.ReLU(), "device"),
+        (lambda: copy.deepcopy(build().layers[-1]), "device"),
+        (lambda: pickle.loads(pickle.dumps(build().layers[-1])), "device"),
+    ],
+)
+def test_a_layer_without_a_model_says_that_it_has_no_device(make: Callable[[], gc.Layer], name: str) -> None:
+    layer = make()
+    told = f"'{type(layer).__name__}' object has no attribute '{name}': a layer has one when a model is built with it"
+    with pytest.raises(AttributeError, match=f"^{told}$"):
+        layer.forward(np.ones((2, 5), np.float32))
+    assert not hasattr(layer, name)
+    gc.Sequential(layer).build((5,), device="cpu")
+    assert layer.forward(np.ones((2, 5), np.float32)).shape[0] == 2
