@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from gpucnn import saving, summary
-from gpucnn.arrays import scaled
+from gpucnn.arrays import quiet, scaled
 from gpucnn.checks import COUNT, flag, integer, several
 from gpucnn.data.batches import Batches
 from gpucnn.data.stream import is_stream
@@ -265,6 +265,7 @@ class Sequential(Layered):
         mean, correct = TrainingStep(self, loss, optimizer, graphs=False)(scaled(images, self.dtype), labels)  # type: ignore[arg-type]
         return (mean, correct / loss.answers(labels)) if "accuracy" in self.metrics else mean
 
+    @quiet  # loops are compiled and not run, so layers of the user's see numbers that are none
     def _rehearse(self, loss: Loss, labels: Any, sizes: Sequence[int], told: Any = None, validated: Sequence[int] = ()) -> None:
         """Runs a step for batches of these sizes on a copy, so that everything that the steps call is compiled; and measures batches of the
         sizes `validated`, with labels as `told`."""

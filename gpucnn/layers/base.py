@@ -128,7 +128,7 @@ class Layer(Worded):
         self.forget()
         self.parameters, self.arrays = [], []
         self.input_shape = input_shape
-        self.output_shape = self._build(input_shape)
+        self.output_shape = self._sized(self._build(input_shape))
         self._inside = None  # there may be other layers inside now
         for array in (*self.parameters, *self.arrays):
             if array.size >= LIMIT:
@@ -136,6 +136,21 @@ class Layer(Worded):
         if math.prod(self.output_shape) >= LIMIT:
             raise ShapeError(f"its output for an example would be {too_many(self.output_shape)}")
         return self.output_shape
+
+    def _sized(self, shape: Any) -> Shape:
+        """What `_build` has returned, as a shape. TypeError for anything else."""
+        if not isinstance(shape, list | tuple) or not shape or not all(isinstance(size, int | np.integer) and size > 0 for size in shape):
+            raise TypeError(f"{type(self).__name__}._build must return the shape of an output without the batch, got {shown(shape)}")
+        return tuple(map(int, shape))
+
+    def _check_returned(self, array: Any, shape: Shape | None, method: str) -> None:
+        """ShapeError unless a layer of the user's has returned a batch of arrays of this shape: others would fail in the next layer, or be
+        broadcast there."""
+        if shape is not None and tuple(getattr(array, "shape", ())[1:]) != shape:
+            got = f"an array of shape {tuple(array.shape)}" if hasattr(array, "shape") else shown(array)
+            raise ShapeError(
+                f"{type(self).__name__}.{method} of layer {self.name!r} must return (batch, {', '.join(map(str, shape))}), got {got}"
+            )
 
     def to_device(self, device: Device, seed: int) -> None:
         """Moves the layer to a device. `seed` is the layer's own, for layers that draw random numbers."""
@@ -239,6 +254,8 @@ class Layer(Worded):
 
         def __getattr__(self, name: str) -> Any:
             later = name in ("bias", "device", "mean", "variance", "weight") and "device" not in vars(self)
+            if "_owner" not in vars(self):
+                raise AttributeError(f"{no_attribute(self, name)}: call super().__init__() in its __init__")
             raise AttributeError(no_attribute(self, name) + (": a layer has one when a model is built with it" if later else ""))
 
     @property
@@ -251,6 +268,8 @@ class Layer(Worded):
         """The layer's output; with `training`, keeps what the backward pass needs. `logits` leaves off a final softmax or sigmoid. out:
         where to write it, for a layer that `takes_part`."""
         y = z = self._forward(x, training) if out is None else self._forward(x, training, out)  # type: ignore[call-arg]
+        if not vars(type(self)).get("replays", False) and self.input_shape is not None:
+            self._check_returned(y, self.output_shape, "_forward")
         applied = None if self.activation is None else ACTIVATIONS[self.activation]
         if logits and self.activation in ("softmax", "sigmoid"):
             applied = None
@@ -289,6 +308,8 @@ class Layer(Worded):
             dy = grad(dy, self._around, **self.options, out=dy if plan.overwrites else None)
         more = (plan.takes_relu,) if self.takes_relu_grad else ()
         dx = self._backward(dy, input_grad, *more)
+        if input_grad and not vars(type(self)).get("replays", False):
+            self._check_returned(dx, self.input_shape, "_backward")
         self.forget()
         return dx
 

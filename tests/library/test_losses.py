@@ -434,3 +434,21 @@ def test_they_train_and_are_saved_with_the_model(loss: Any, tmp_path: Any) -> No
     assert again.loss is not None and model.loss is not None and again.loss.config() == model.loss.config()
     assert again.evaluate(x, y) == model.evaluate(x, y)
     assert type(get_loss(model.loss.config())) is type(model.loss)
+
+
+def test_a_loss_of_ones_own_may_return_numbers_of_python() -> None:
+    class Absolute(gc.Loss):
+        name = "absolute"
+
+        def check_labels(self, labels: Any, count: int, outputs: int, dtype: Any) -> Any:
+            return np.asarray(labels, dtype).reshape(count, outputs)
+
+        def __call__(self, device: Any, outputs: Any, labels: Any) -> Any:
+            return float(abs(outputs - labels).mean()), 0, np.sign(outputs - labels) / labels.size
+
+    x, y = np.linspace(0, 1, 12).reshape(6, 2), np.arange(6.0)
+    model = gc.Sequential(gc.Dense(1)).build((2,), device="cpu").compile(gc.SGD(0.0), Absolute(), [])
+    expected = pytest.approx(np.abs(model.forward(x)[:, 0] - y).mean(), rel=1e-6)
+    history = model.fit(x, y, validation_data=(x, y), batch_size=4, verbose=False)
+    assert history["loss"] == [expected] and history["val_loss"] == [expected]
+    assert model.evaluate(x, y) == model.train_on_batch(x, y) == expected
