@@ -185,8 +185,12 @@ class Built:
         if self._device is not None and self._device.kind == "cpu" and self.dtype == np.float32:
             self.chain.replayed = Replayed()
 
-    def layer_changed(self) -> None:
-        """Called when an attribute of a layer has been set."""
+    def layer_changed(self, *, planned: bool) -> None:
+        """Called when an attribute of a layer has been set. planned: whether stages depend on it."""
+        if planned and self._buffers is not None:
+            for layer in self.layers:
+                layer.plan()
+            self._form_chain()
         if self.chain.replayed is not None:
             self.chain.replayed.forget()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -70,6 +70,8 @@ class Layer(Worded):
     fuses_relu: ClassVar[bool] = False  # `_forward` applies ReLU itself
     passes_on: ClassVar[bool] = False  # `_backward` may return dy itself, or a view of it
     takes_relu_grad: ClassVar[bool] = False  # `_backward` has the argument `relu`
+    # Of settings that are heeded in each pass, whenever they are assigned.
+    checks: ClassVar[dict[str, Callable[[Any, str], Any]]] = {"activation": lambda value, name: named(value)}
     part: Any = None  # of a batch that several ranks share, which is this one's (training/team.py); None for a whole batch
 
     replays: ClassVar[bool] = False  # its passes call only operations; a class derived from one of which that is true must say so again
@@ -78,7 +80,7 @@ class Layer(Worded):
     keeps_relu: ClassVar[bool] = False  # the output is positive where the input is, or passes no gradient on: ReLU can use it for its own
 
     def __init__(self, activation: str | None = None) -> None:
-        self.activation = named(activation)
+        self.activation = activation
         self.options: dict[str, Any] = {}  # of the activation
         self.name = type(self).__name__.lower()
         self.parameters: list[Parameter] = []
@@ -241,6 +243,8 @@ class Layer(Worded):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ALIKE:
             raise AttributeError(f"a layer has no {name!r}, and setting it would do nothing: set layer.trainable = False to freeze it")
+        if name[:1] != "_" and (check := type(self).checks.get(name)) is not None:
+            value = check(value, name)
         held = vars(self).get(name)
         if isinstance(held, SavedArray) and value is not held and any(array is held for array in (*self.parameters, *self.arrays)):
             raise AttributeError(f"{name!r} is the layer's {held.kind}, which the model holds: assign numbers to layer.{name}.value")
@@ -248,7 +252,7 @@ class Layer(Worded):
         if name[:1] == "_" and name not in ("_forward", "_backward"):
             return
         if (owner := vars(self).get("_owner")) is not None and (model := owner()) is not None:
-            model.layer_changed()
+            model.layer_changed(planned=name == "activation")
 
     if not TYPE_CHECKING:
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from gpucnn.checks import flag, positive
 from gpucnn.device import Device
@@ -45,13 +45,13 @@ class BatchNorm2D(Layer):
 
     fuses_relu = True
     takes_relu_grad = True
+    checks: ClassVar = {**Layer.checks, "eps": positive, "momentum": lambda value, name: share(value)}
 
     def __init__(
         self, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True, activation: str | None = None, sync: bool = True
     ) -> None:
         super().__init__(activation)
-        self.eps = positive(eps, "eps", error=ArgumentError)
-        self.momentum = share(momentum)
+        self.eps, self.momentum = eps, momentum
         self.affine = flag(affine, "affine")
         self.sync = flag(sync, "sync")
         self._x: Array | None = None
