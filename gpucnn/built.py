@@ -6,7 +6,7 @@ import copy
 import math
 import operator
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -241,6 +241,10 @@ class Built:
         """The number of values in all parameters, including frozen ones."""
         self._built()
         return sum(parameter.size for parameter in self._named.values())
+
+    def __iter__(self) -> Iterator[Layer]:
+        """The layers in order, whether the model is built or not."""
+        return iter(self.layers)
 
     def __getitem__(self, name: str) -> Layer:
         """The layer called `name`, such as model["conv2d_1"]; a nested layer by its path, model["residual_1.conv2d_1"]."""

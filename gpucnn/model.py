@@ -411,7 +411,11 @@ class Sequential(Layered):
         return self._measured().targets(labels, math.prod(self.output_shape), self.dtype)
 
     def prepared(self, x: Any, y: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Examples and labels, checked, as a training step takes them."""
+        """Examples and labels of a batch, checked, as a training step takes them."""
+        if np.ndim(y) == 0:
+            raise DataError(
+                f"a batch must be a pair (x, labels) with a label for each example, got the label {shown(y)}: is this one example?"
+            )
         inputs, labels = self.checked(x, y)
         return inputs, self.targets(labels)
 

@@ -41,6 +41,9 @@ class Given:
 def stream_of(x: Any, given: Given) -> Stream:
     """Wraps batches that the user supplies instead of arrays."""
     if not is_stream(x):
+        parts = x[0] if isinstance(x, list | tuple) and x else None
+        if isinstance(parts, list | tuple) and parts and hasattr(parts[0], "shape") and parts[0].shape:
+            raise ArgumentError(f"batches must be pairs (x, y), got a first one of {len(parts)}")
         raise ArgumentError(f"labels are missing: give fit(x, y), or batches (x, y) one after another, got {shown(x)}")
     if given.sample_weight is not None or given.class_weight is not None or given.augment is not None or given.validation_split:
         raise ArgumentError("class_weight, sample_weight, augment and validation_split go with arrays x and y, not with batches")

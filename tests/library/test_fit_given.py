@@ -467,3 +467,17 @@ def test_a_callback_may_have_more_than_events() -> None:
     more = {"on_improvement": lambda self: None, "on_epoch_end": lambda self, run, wide=True: seen.append(run.epoch)}
     model().fit(X, Y, epochs=2, callbacks=[keras_callback(**more)], verbose=False)
     assert seen == [1, 2]
+
+
+def test_batches_that_are_none_are_told_what_they_must_be() -> None:
+    for parts in (3, 1):
+        with pytest.raises(ArgumentError, match=f"^batches must be pairs \\(x, y\\), got a first one of {parts}$"):
+            model().fit([(X, Y, np.ones(44))[:parts]], verbose=False)
+    singles = [(X[index], Y[index]) for index in range(44)]  # as a data set of PyTorch's yields them
+    with pytest.raises(DataError, match=r"with a label for each example, got the label .*: is this one example\?$"):
+        model().fit(singles, verbose=False)
+    torch = pytest.importorskip("torch")
+    dataset = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
+    with pytest.raises(DataError, match=r"got the label tensor\(.\): is this one example\?$"):
+        model().fit(dataset, verbose=False)
+    model().fit(torch.utils.data.DataLoader(dataset, batch_size=11), verbose=False)

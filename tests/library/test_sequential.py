@@ -594,3 +594,11 @@ def test_an_unknown_reference_network_is_refused() -> None:
         gc.network("lenet")
     with pytest.raises(ArgumentError, match="classes must be at least 1, got 0"):
         gc.network("keras", 0)
+
+
+def test_layers_are_iterated_in_order_built_or_not() -> None:
+    layers = [gc.Conv2D(2, 3), gc.Flatten(), gc.Dense(3)]
+    model = gc.Sequential(layers)
+    assert list(model) == layers == [*model.build((1, 5, 5), device="cpu")]
+    assert gc.Sequential(*model, gc.Dense(2)).build((1, 5, 5), device="cpu").output_shape == (2,)
+    assert list(gc.Sequential()) == []
