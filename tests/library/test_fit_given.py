@@ -481,3 +481,13 @@ def test_batches_that_are_none_are_told_what_they_must_be() -> None:
     with pytest.raises(DataError, match=r"got the label tensor\(.\): is this one example\?$"):
         model().fit(dataset, verbose=False)
     model().fit(torch.utils.data.DataLoader(dataset, batch_size=11), verbose=False)
+
+
+def test_weights_of_classes_go_with_one_class_for_each_example() -> None:
+    rows = np.eye(3)[Y]
+    model("binary_crossentropy").fit(X, rows, class_weight={0: 2.0}, verbose=False)
+    for answers, count in (([1, 1, 0], 2), ([0, 0, 0], 0)):
+        rows[5] = answers
+        with pytest.raises(DataError, match=f"^class_weight goes with one class .* example 5 has {count}: give sample_weight$"):
+            model("binary_crossentropy").fit(X, rows, class_weight={0: 2.0}, verbose=False)
+        model("binary_crossentropy").fit(X, rows, sample_weight=np.ones(44), verbose=False)

@@ -251,12 +251,26 @@ def test_early_stopping_may_watch_any_measure_but_only_one_that_is_there() -> No
     scores = history["val_accuracy"]
     assert len(scores) < 12
     assert scores[-1] <= max(scores[:-1])
-    with pytest.raises(ValueError, match=r"unknown quantity to monitor 'val_acc'.*did you mean 'val_accuracy'"):
-        gc.EarlyStopping("val_acc")
+    with pytest.raises(ValueError, match=r"unknown quantity to monitor 'val_acuracy'.*did you mean 'val_accuracy'"):
+        gc.EarlyStopping("val_acuracy")
     with pytest.raises(ValueError, match="early stopping monitors 'val_loss', which this run does not have"):
         train(build(), [stopping()], validation_data=None)
     with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
         gc.EarlyStopping(patience=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "monitor"),
+    [("acc", "accuracy"), ("val_acc", "val_accuracy"), ("val_binary_accuracy", "val_accuracy"), ("val_loss", "val_loss")],
+)
+def test_a_measure_may_have_its_second_name(given: str, monitor: str) -> None:
+    stopping = gc.EarlyStopping(given, patience=1)
+    assert stopping.monitor == monitor and stopping.sign == (1 if monitor == "val_loss" else -1)
+    model = build()
+    assert len(train(model, [stopping], epochs=1)["loss"]) == 1 and stopping.best is not None
+    for wrong in ("val_val_loss", "val_", "accc", 3, None):
+        with pytest.raises(gc.UnknownNameError, match="unknown quantity to monitor"):
+            gc.EarlyStopping(wrong)  # type: ignore[arg-type]
 
 
 def test_improvements_within_min_delta_do_not_count() -> None:
