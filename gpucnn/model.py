@@ -20,6 +20,7 @@ from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, DataError, GpucnnError, ShapeError
 from gpucnn.layered import Layered
 from gpucnn.layers import AvgPool2D, BatchNorm2D, Dropout, Flatten, GlobalAvgPool2D, GlobalMaxPool2D, Layer, MaxPool2D
+from gpucnn.layers.base import ALIKE
 from gpucnn.layers.input import Input
 from gpucnn.layout import check_format
 from gpucnn.losses import Loss, get_loss
@@ -69,6 +70,15 @@ class Sequential(Layered):
         self.metrics: list[str] = []
         self._unknown = ""  # names in its file that this process does not know, for error messages
         super().__init__(*layers)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Checks what `compile` sets, and refuses names that are meant to be `trainable`."""
+        if name in ALIKE:
+            raise AttributeError(f"a model has no {name!r}, and setting it would do nothing: set model.trainable = False to freeze it")
+        kind = {"loss": Loss, "optimizer": Optimizer}.get(name)
+        if kind is not None and not isinstance(value, kind | None):
+            raise TypeError(f"model.{name} is an object of a class derived from {kind.__name__}, got {shown(value)}: compile takes names")
+        super().__setattr__(name, [METRICS.first(metric) for metric in value] if name == "metrics" else value)
 
     # Inspecting it.
 
@@ -248,7 +258,7 @@ class Sequential(Layered):
             if optimizer.outdated:
                 raise GpucnnError("which layers are trained has changed since the model was compiled: compile it again")
             if not optimizer.trains(self.buffers):
-                raise GpucnnError("this model's optimizer now trains another model: compile each model with its own optimizer")
+                raise GpucnnError("this model's optimizer trains another model, or none yet: compile each model with its own optimizer")
             loss, batches, validation = batches_of(self, loss, x, y, given)
         except BaseException:
             self.data_format = before
