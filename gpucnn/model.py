@@ -142,7 +142,9 @@ class Sequential(Layered):
         last = count % batch_size or batch_size
         for layer in self.layers:
             for name, part in layer.walk(layer.name).items():
-                if isinstance(part, BatchNorm2D) and not part.frozen and last * math.prod((part.input_shape or ())[1:]) < 2:
+                if not isinstance(part, BatchNorm2D) or part.frozen or part.input_shape is None:
+                    continue
+                if last * math.prod(part.input_shape[1:]) < 2:
                     whole = min(count, batch_size)
                     why = (
                         f"batches of {whole}" if last == whole else f"{count:,} examples in batches of {batch_size:,} leave a last one of 1"
@@ -422,7 +424,7 @@ class Sequential(Layered):
 
     def prepared(self, x: Any, y: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Examples and labels of a batch, checked, as a training step takes them."""
-        if np.ndim(y) == 0:
+        if getattr(y, "ndim", None) == 0 or np.isscalar(y):
             raise DataError(
                 f"a batch must be a pair (x, labels) with a label for each example, got the label {shown(y)}: is this one example?"
             )

@@ -476,6 +476,10 @@ def test_batches_that_are_none_are_told_what_they_must_be() -> None:
     singles = [(X[index], Y[index]) for index in range(44)]  # as a data set of PyTorch's yields them
     with pytest.raises(DataError, match=r"with a label for each example, got the label .*: is this one example\?$"):
         model().fit(singles, verbose=False)
+    with pytest.raises(DataError, match=r"got the label 1: is this one example\?$"):
+        model().fit([(X[0], 1)], verbose=False)
+    with pytest.raises(DataError, match=r"^labels must be an array of numbers, got "):
+        model().fit([(X, [[1], [1, 2]])], verbose=False)
     torch = pytest.importorskip("torch")
     dataset = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
     with pytest.raises(DataError, match=r"got the label tensor\(.\): is this one example\?$"):
