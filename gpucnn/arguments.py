@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,8 +14,8 @@ from gpucnn.arrays import numbers, on_a_gpu
 from gpucnn.checks import integer, several
 from gpucnn.device import Device, of
 from gpucnn.errors import ShapeError
-from gpucnn.layers.base import Array, Shape
-from gpucnn.ops.shapes import Window, conv_window, pool_window, transposed_window
+from gpucnn.layers.base import Array, Shape, too_many
+from gpucnn.ops.shapes import LIMIT, Window, conv_window, pool_window, transposed_window
 from gpucnn.text import shown
 
 T = TypeVar("T")
@@ -104,7 +105,18 @@ def conv_of(x_shape: Shape, weight_shape: Shape, stride: Any, padding: Any, dila
         raise ShapeError(
             f"weight must be (K, {channels // groups}, R, S) for {channels} channels in {groups} groups, got {tuple(weight_shape)}"
         )
-    return conv_window(tuple(x_shape[2:]), tuple(weight_shape[2:]), stride, padding, dilation)
+    window = conv_window(tuple(x_shape[2:]), tuple(weight_shape[2:]), stride, padding, dilation)
+    padded = [size + sum(sides) for size, sides in zip(window.input, window.padding, strict=True)]
+    small("x", x_shape)
+    small("an image with its padding", (channels, *padded))
+    small("y", (x_shape[0], filters, *window.output))
+    return window
+
+
+def small(name: str, shape: Shape) -> None:
+    """ShapeError if an array of this shape would have more numbers than the kernels can count."""
+    if math.prod(shape) >= LIMIT:
+        raise ShapeError(f"{name} would be {too_many(shape)}")
 
 
 pool_window_of = remembered(pool_window)

@@ -6,7 +6,7 @@ import copy
 import math
 import operator
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -83,7 +83,7 @@ class Built:
         *,
         seed: int = 0,
         device: str | Device = "auto",
-        dtype: str = "float32",
+        dtype: str | type | np.dtype[Any] = "float32",
         data_format: DataFormat | None = None,
     ) -> Self:
         """Fixes all sizes for examples of `input_shape`, which is (C, H, W), (H, W) for grey images, or (features,), and initializes the
@@ -98,8 +98,8 @@ class Built:
 
         Returns the model. Raises ShapeError if a layer does not fit the one before it, DeviceError if the device is not available.
         """
-        chosen = get_device(device)
-        check_dtype(dtype, chosen)
+        chosen, real = get_device(device), _named(dtype)
+        check_dtype(real, chosen)
         if input_shape is None:
             if self.declared is None:
                 raise ShapeError("the input shape is unknown: call build(input_shape), or put an Input(shape) before the layers")
@@ -108,7 +108,7 @@ class Built:
         inherited = Inherited(self.layers, self)
         copies = [(owner, copy.deepcopy(owner)) for owner in inherited.owners.values()]
         try:
-            self._lay_out(image_shape(input_shape, data_format), integer(seed, "seed", 0), dtype)
+            self._lay_out(image_shape(input_shape, data_format), integer(seed, "seed", 0), real)
             inherited.check()
         except BaseException:
             for owner in inherited.owners.values():  # undo: its buffers are unchanged, its layers are laid out for it again
@@ -185,8 +185,12 @@ class Built:
         if self._device is not None and self._device.kind == "cpu" and self.dtype == np.float32:
             self.chain.replayed = Replayed()
 
-    def layer_changed(self) -> None:
-        """Called when an attribute of a layer has been set."""
+    def layer_changed(self, *, planned: bool) -> None:
+        """Called when an attribute of a layer has been set. planned: whether stages depend on it."""
+        if planned and self._buffers is not None:
+            for layer in self.layers:
+                layer.plan()
+            self._form_chain()
         if self.chain.replayed is not None:
             self.chain.replayed.forget()
 
@@ -238,6 +242,10 @@ class Built:
         self._built()
         return sum(parameter.size for parameter in self._named.values())
 
+    def __iter__(self) -> Iterator[Layer]:
+        """The layers in order, whether the model is built or not."""
+        return iter(self.layers)
+
     def __getitem__(self, name: str) -> Layer:
         """The layer called `name`, such as model["conv2d_1"]; a nested layer by its path, model["residual_1.conv2d_1"]."""
         self._built()
@@ -280,6 +288,12 @@ class Built:
         if len(self.layers) != len(self._standing) or any(map(operator.is_not, self.layers, self._standing)):
             raise GpucnnError("model.layers was changed after the model was built: make a new model from the layers")
         return self._buffers
+
+
+def _named(dtype: Any) -> str:
+    """A type of numbers by its name, if it is NumPy's."""
+    known = isinstance(dtype, np.dtype) or (isinstance(dtype, type) and issubclass(dtype, np.generic))
+    return np.dtype(dtype).name if known else dtype  # type: ignore[no-any-return]
 
 
 def _by_name(layers: Sequence[Layer]) -> tuple[dict[str, Parameter], dict[str, SavedArray]]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpucnn.arguments import arrays_of, conv_of, four_sizes, native, pool_of, pool_window_of, same_shape, transposed_window_of
+from gpucnn.arguments import arrays_of, conv_of, four_sizes, native, pool_of, pool_window_of, same_shape, small, transposed_window_of
 from gpucnn.arrays import numbers, on_a_gpu
 from gpucnn.checks import flag, integer, pick, positive
 from gpucnn.device import of
 from gpucnn.errors import DataError, ShapeError
 from gpucnn.foreign import in_kind
 from gpucnn.layers.base import Array, Shape
+from gpucnn.layers.norm import share
 from gpucnn.losses import check_class_labels
 from gpucnn.ops.shapes import LIMIT, normalize_padding
 from gpucnn.precision import bits
@@ -115,6 +116,7 @@ def conv_transpose2d(
     window = transposed_window_of(x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)
     if rest and rest[0].shape != (weight.shape[1] * groups,):
         raise ShapeError(f"bias must have one value for each of the {weight.shape[1] * groups} filters, got shape {rest[0].shape}")
+    small("y", (x.shape[0], weight.shape[1] * groups, *window.input))
     y = device.ops.conv2d_input_grad(x, weight, window, groups, bits=bits())
     return device.ops.add_bias(y, rest[0], out=y) if rest else y
 
@@ -197,6 +199,7 @@ def zero_pad2d(x: Array, padding: Padding) -> Array:
     sides = normalize_padding(padding)
     if isinstance(sides, str):
         raise ShapeError(f"padding of zero_pad2d must be integers, got {shown(padding)}")
+    small("y", (*x.shape[:2], *(size + sum(side) for size, side in zip(x.shape[2:], sides, strict=True))))
     return device.ops.zero_pad2d(x, sides)
 
 
@@ -227,7 +230,7 @@ def batch_norm(
     ones, zeros = device.xp.ones(x.shape[1], x.dtype), device.xp.zeros(x.shape[1], x.dtype)
     scale, shift = arrays.get("weight", ones), arrays.get("bias", zeros)
     moved = (arrays.get("running_mean", zeros.copy()), arrays.get("running_var", ones.copy()))
-    eps = positive(eps, "eps")
+    eps, momentum = positive(eps, "eps"), share(momentum)
     if not flag(training, "training"):
         return device.ops.batch_norm_apply(x, scale, shift, moved, eps=eps)
     if x.size // x.shape[1] < 2:
@@ -236,7 +239,7 @@ def batch_norm(
         if isinstance(array, list | tuple | memoryview) or (isinstance(array, np.ndarray) and not array.flags.writeable):
             what = "a read-only array" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
             raise TypeError(f"{name} is updated in place, and {what} cannot be written to: give a writable NumPy array, or a tensor")
-    y, _, _ = device.ops.batch_norm(x, scale, shift, moved, momentum=positive(momentum, "momentum", zero=True), eps=eps)
+    y, _, _ = device.ops.batch_norm(x, scale, shift, moved, momentum=momentum, eps=eps)
     for array, new in zip(running.values(), moved, strict=True):
         if array is not None and array is not new:
             array[...] = new

@@ -84,8 +84,15 @@ def top_5_accuracy(scores: Any, labels: Any) -> float:
 
 def precision_recall(scores: Any, labels: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """(precision, recall), each (K,): the fraction of predictions of a class that are correct, and the fraction of its examples that are
-    found. scores (N, K), the largest is the prediction; labels: class numbers (N), (N, 1) or rows (N, K). 0 for a class that never
-    occurs."""
+    found; 0 for a class that never occurs. scores (N, K), the largest is the prediction; labels: class numbers (N), (N, 1) or rows (N, K).
+
+    Where each output answers by itself, a score above ½ is a yes, or above 0 if labels are −1 and 1: of one score an example, (N) or
+    (N, 1), for which K is 1; and of rows of zeros and ones, if any row has not exactly one 1."""
+    apart = _apart(scores, labels)
+    if apart is not None:
+        guessed, true = apart
+        both = (guessed & true).sum(axis=0).astype(np.float64)
+        return both / np.maximum(guessed.sum(axis=0), 1), both / np.maximum(true.sum(axis=0), 1)
     guesses, truth = _classes(scores, labels, "precision_recall")
     counts = confusion_matrix(truth, guesses.argmax(axis=1), guesses.shape[1])
     right = np.diag(counts).astype(np.float64)
@@ -94,14 +101,25 @@ def precision_recall(scores: Any, labels: Any) -> tuple[npt.NDArray[np.float64],
 
 @METRICS.add("precision")
 def precision(scores: Any, labels: Any) -> float:
-    """The mean precision over all classes; see `precision_recall`."""
+    """The mean precision over all classes, or that of one score an example; see `precision_recall`."""
     return float(precision_recall(scores, labels)[0].mean())
 
 
 @METRICS.add("recall")
 def recall(scores: Any, labels: Any) -> float:
-    """The mean recall over all classes; see `precision_recall`."""
+    """The mean recall over all classes, or that of one score an example; see `precision_recall`."""
     return float(precision_recall(scores, labels)[1].mean())
+
+
+def _apart(scores: Any, labels: Any) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None:
+    """(predicted, true), both (N, K), if each output answers by itself; None if outputs are classes, of which one is the answer."""
+    guesses, truth = numbers(scores, "scores"), numbers(labels, "labels")
+    guesses, truth = (values[:, None] if values.ndim == 1 else values for values in (guesses, truth))
+    if guesses.ndim != 2 or not guesses.size or guesses.shape != truth.shape:
+        return None
+    if guesses.shape[1] > 1 and not (np.isin(truth, (0, 1)).all() and (truth.sum(axis=1) != 1).any()):
+        return None
+    return guesses > (0 if truth.min() < 0 else 0.5), truth > (0 if truth.min() < 0 else 0.5)
 
 
 def _classes(scores: Any, labels: Any, name: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -12,18 +12,21 @@ from typing import IO, Any
 import numpy as np
 
 from gpucnn import saving, summary
-from gpucnn.arrays import scaled
+from gpucnn.arrays import quiet, scaled
 from gpucnn.checks import COUNT, flag, integer, several
 from gpucnn.data.batches import Batches
+from gpucnn.data.stream import is_stream
 from gpucnn.device import Device
-from gpucnn.errors import ArgumentError, GpucnnError
+from gpucnn.errors import ArgumentError, DataError, GpucnnError, ShapeError
 from gpucnn.layered import Layered
-from gpucnn.layers import Layer
+from gpucnn.layers import AvgPool2D, BatchNorm2D, Dropout, Flatten, GlobalAvgPool2D, GlobalMaxPool2D, Layer, MaxPool2D
+from gpucnn.layers.base import ALIKE
 from gpucnn.layers.input import Input
 from gpucnn.layout import check_format
 from gpucnn.losses import Loss, get_loss
 from gpucnn.memory import of_step
 from gpucnn.metrics import METRICS
+from gpucnn.names import told
 from gpucnn.ops.cpu._engine import compile_for
 from gpucnn.optimizers import Optimizer, get_optimizer
 from gpucnn.signatures import DataFormat
@@ -41,6 +44,7 @@ from gpucnn.training.step import TrainingStep
 from gpucnn.weighted import example_weights
 
 _MANY = 1024  # examples: a rehearsal takes as long for any number of them, but for what NumPy computes
+_PASSING = (Flatten, Dropout, AvgPool2D, GlobalAvgPool2D, MaxPool2D, GlobalMaxPool2D)  # probabilities behind them are probabilities
 _FEW = 4  # examples: the smallest part of a batch that a thread may take through the whole network (gpucnn_loops.chunks.LEAST)
 
 
@@ -66,6 +70,15 @@ class Sequential(Layered):
         self.metrics: list[str] = []
         self._unknown = ""  # names in its file that this process does not know, for error messages
         super().__init__(*layers)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Checks what `compile` sets, and refuses names that are meant to be `trainable`."""
+        if name in ALIKE:
+            raise AttributeError(f"a model has no {name!r}, and setting it would do nothing: set model.trainable = False to freeze it")
+        kind = {"loss": Loss, "optimizer": Optimizer}.get(name)
+        if kind is not None and not isinstance(value, kind | None):
+            raise TypeError(f"model.{name} is an object of a class derived from {kind.__name__}, got {shown(value)}: compile takes names")
+        super().__setattr__(name, [METRICS.first(metric) for metric in value] if name == "metrics" else value)
 
     # Inspecting it.
 
@@ -97,6 +110,7 @@ class Sequential(Layered):
         if self.loss is not None and self.optimizer is not None:
             self.compile(self.optimizer, self.loss, self.metrics)
 
+    @told
     def compile(
         self,
         optimizer: Optimizer | str = "adam",
@@ -118,10 +132,35 @@ class Sequential(Layered):
         wanted = list(dict.fromkeys(METRICS.first(metric) for metric in wanted))
         if self._buffers is not None:
             measured.check_model(self.output_shape, self.last_activation)
+            self._check_end(measured)
             chosen.attach(self._buffers)
         self.optimizer, self.loss, self.metrics = chosen, measured, wanted
         return self
 
+    def _check_last(self, count: int, batch_size: int) -> None:
+        """ShapeError if a batch of `count` examples, the last in particular, is too small to be normalized."""
+        last = count % batch_size or batch_size
+        for layer in self.layers:
+            for name, part in layer.walk(layer.name).items():
+                if not isinstance(part, BatchNorm2D) or part.frozen or part.input_shape is None:
+                    continue
+                if last * math.prod(part.input_shape[1:]) < 2:
+                    whole = min(count, batch_size)
+                    why = (
+                        f"batches of {whole}" if last == whole else f"{count:,} examples in batches of {batch_size:,} leave a last one of 1"
+                    )
+                    raise ShapeError(f"{why}, and {name!r} needs at least two numbers in each channel to train on: change batch_size")
+
+    def _check_end(self, loss: Loss) -> None:
+        """ArgumentError if the loss, which includes an activation, would apply one to the outputs of another that a layer hides."""
+        *_, end = [None, *(layer for each in self.layers for layer in each.layers if type(layer) not in _PASSING)]
+        if loss.fused_activation and self.last_activation is None and end is not None and end.activation in ("softmax", "sigmoid"):
+            raise ArgumentError(
+                f"loss {loss.name!r} takes raw outputs, or those of a {loss.fused_activation} at the end, and here the {end.activation} of "
+                f"{end.name!r} has other layers after it: put them before it, or leave it out"
+            )
+
+    @told
     def fit(
         self,
         x: Any,
@@ -178,12 +217,15 @@ class Sequential(Layered):
         loss, optimizer, batches, validation = self._taken(x, y, given, data_format)
         found, shows = watchers(callbacks, verbose)
         ranks = join(parallel).on(self.device)
+        if isinstance(batches, Batches):
+            self._check_last(len(batches.images), batches.batch_size)
         if self.device.kind == "cpu" and self.dtype == np.float32:
             if isinstance(batches, Batches):
                 labels, size, count = batches.labels, batches.batch_size, len(batches.images)
             else:
                 first, labels = self.prepared(*batches.first())
                 size, count = len(first), batches.examples(len(first))
+                self._check_last(count, size)
             sizes = _rehearsed(count, size, ranks.size)
             after = _rehearsed(len(validation[0]), batches.batch_size, 1) if validation else ()
             told = validation[1][:1] if validation else None
@@ -218,13 +260,14 @@ class Sequential(Layered):
             if optimizer.outdated:
                 raise GpucnnError("which layers are trained has changed since the model was compiled: compile it again")
             if not optimizer.trains(self.buffers):
-                raise GpucnnError("this model's optimizer now trains another model: compile each model with its own optimizer")
+                raise GpucnnError("this model's optimizer trains another model, or none yet: compile each model with its own optimizer")
             loss, batches, validation = batches_of(self, loss, x, y, given)
         except BaseException:
             self.data_format = before
             raise
         return loss, optimizer, batches, validation
 
+    @told
     def train_on_batch(self, x: Any, y: Any, *, class_weight: Mapping[int, float] | None = None, sample_weight: Any = None) -> Any:
         """One training step on one batch, unshuffled. Returns (loss, accuracy) before the step, or only the loss without that metric."""
         loss, optimizer = self._ready(x)
@@ -234,6 +277,7 @@ class Sequential(Layered):
         mean, correct = TrainingStep(self, loss, optimizer, graphs=False)(scaled(images, self.dtype), labels)  # type: ignore[arg-type]
         return (mean, correct / loss.answers(labels)) if "accuracy" in self.metrics else mean
 
+    @quiet  # loops are compiled and not run, so layers of the user's see numbers that are none
     def _rehearse(self, loss: Loss, labels: Any, sizes: Sequence[int], told: Any = None, validated: Sequence[int] = ()) -> None:
         """Runs a step for batches of these sizes on a copy, so that everything that the steps call is compiled; and measures batches of the
         sizes `validated`, with labels as `told`."""
@@ -251,6 +295,7 @@ class Sequential(Layered):
                 x = np.zeros((size, *self.input_shape), self.dtype)
                 measured(model, model._measured(), model.metrics, x, np.repeat(told, size, axis=0), size)
 
+    @told
     def evaluate(
         self,
         x: Any,
@@ -287,6 +332,7 @@ class Sequential(Layered):
         """
         return measured(self, self._measured(), self.metrics, x, labels, batch_size, ranks)
 
+    @told
     def predict(
         self,
         x: Any,
@@ -302,7 +348,16 @@ class Sequential(Layered):
         parallel: as in `fit`; every rank returns all outputs.
         """
         final = self.loss.final(self.last_activation) if self.loss else None
-        examples, size, ranks = self._examples(x, data_format), integer(batch_size, "batch_size", 1), join(parallel)
+        try:
+            examples = self._examples(x, data_format)
+        except DataError:
+            if not is_stream(x):
+                raise
+            raise DataError(
+                f"predict takes examples (N, …), got a {type(x).__name__} that is not an array of numbers: of batches predict each, "
+                "np.concatenate([model.predict(x) for x, _ in batches])"
+            ) from None
+        size, ranks = integer(batch_size, "batch_size", 1), join(parallel)
         same_to_measure(ranks, self, size, examples=examples)
         return predicted(self, examples, size, final, ranks)
 
@@ -368,7 +423,11 @@ class Sequential(Layered):
         return self._measured().targets(labels, math.prod(self.output_shape), self.dtype)
 
     def prepared(self, x: Any, y: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Examples and labels, checked, as a training step takes them."""
+        """Examples and labels of a batch, checked, as a training step takes them."""
+        if getattr(y, "ndim", None) == 0 or np.isscalar(y):
+            raise DataError(
+                f"a batch must be a pair (x, labels) with a label for each example, got the label {shown(y)}: is this one example?"
+            )
         inputs, labels = self.checked(x, y)
         return inputs, self.targets(labels)
 

@@ -18,6 +18,7 @@ from gpucnn.text import plain, shown
 
 T = TypeVar("T")
 V = TypeVar("V")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Registry(dict[str, T]):
@@ -134,7 +135,7 @@ def _worded(init: Any) -> Any:
                         raise ArgumentError(f"{first} and {second} are two names of one argument of {type(self).__name__}: give only one")
                     named[first] = named.pop(second)
             if unknown := sorted(named.keys() - own):
-                raise TypeError(no_argument(type(self), unknown[0], _arguments(init)))
+                raise TypeError(no_argument(type(self).__name__, unknown[0], _arguments(init)))
         init(self, *values, **named)
         for name, value in kept.items():
             setattr(self, type(self).beside[name], value)
@@ -142,14 +143,27 @@ def _worded(init: Any) -> Any:
     return worded
 
 
-def no_argument(kind: type, name: str, known: Sequence[str]) -> str:
-    """The message about an argument that a constructor does not have."""
+def told(method: F) -> F:
+    """A decorator for methods: an argument that they do not have is an error that says what there is instead."""
+    own = frozenset(_arguments(method))
+
+    @functools.wraps(method)
+    def checked(*values: Any, **named: Any) -> Any:
+        if not named.keys() <= own:
+            raise TypeError(no_argument(method.__qualname__, min(named.keys() - own), _arguments(method)))
+        return method(*values, **named)
+
+    return checked  # type: ignore[return-value]
+
+
+def no_argument(function: str, name: str, known: Sequence[str]) -> str:
+    """The message about an argument that a constructor or a method does not have."""
     import difflib  # needed for errors only
 
     near = difflib.get_close_matches(name[:100], known, n=1)
     hint = NO_ARGUMENT.get(name) or (f"did you mean {near[0]}?" if near else "")
     takes = f"it takes {', '.join(known) or 'none'}{f'; {hint}' if hint else ''}"
-    return f"{kind.__name__}() got an unexpected keyword argument {plain(name)!r}: {takes}"
+    return f"{function}() got an unexpected keyword argument {plain(name)!r}: {takes}"
 
 
 def no_attribute(owner: object, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,10 +12,18 @@ from gpucnn.arrays import quiet, to_numpy
 from gpucnn.checks import flag, fraction, positive
 from gpucnn.errors import ArgumentError, GpucnnError
 from gpucnn.layers.parameter import Array, Buffers
-from gpucnn.names import Registry, Worded
+from gpucnn.names import Registry, Worded, no_attribute
 from gpucnn.schedules import Constant, Schedule, as_rate, get_schedule
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
+
+
+def _at_least_zero(value: Any, name: str) -> float:
+    return positive(value, name, zero=True)
+
+
+def _norm(value: Any, name: str) -> float | None:
+    return None if value is None else positive(value, name)
 
 
 class Optimizer(Worded):
@@ -29,7 +38,15 @@ class Optimizer(Worded):
     _running: ClassVar[tuple[str, ...]] = ("schedule", "steps", "state", "continues", "_buffers")  # attributes that are not settings
     recipe: ClassVar[dict[str, Any]] = {}  # further settings of `gpucnn train`
     elementwise: ClassVar[bool] = False  # whether `_update` treats each number by itself; to be said by each class that has an `_update`
+    checks: ClassVar[dict[str, Callable[[Any, str], Any]]] = {"global_clipnorm": _norm}  # of each setting, whenever it is assigned
     global_clipnorm: float | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        kind, check = type(self), type(self).checks.get(name)
+        # Such an attribute would do nothing, and a model's file would hold it as a setting. A class of the user's may have any.
+        if check is None and kind.__module__ == __name__ and name not in kind._running and not hasattr(kind, name):
+            raise AttributeError(f"{no_attribute(self, name)}: it has {', '.join(['learning_rate', *kind.checks])}")
+        object.__setattr__(self, name, value if check is None else check(value, name))
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -38,7 +55,7 @@ class Optimizer(Worded):
 
     def __init__(self, learning_rate: float | Schedule, *, global_clipnorm: float | None = None) -> None:
         if global_clipnorm is not None:  # an attribute, and with it a setting in files, only where it is given
-            self.global_clipnorm = positive(global_clipnorm, "global_clipnorm")
+            self.global_clipnorm = global_clipnorm
         self.schedule = get_schedule(learning_rate)
         self.steps = 0
         self.state: dict[str, Any] = {}
@@ -164,6 +181,7 @@ class SGD(Optimizer):
     peak = 0.05
     elementwise = True
     recipe: ClassVar[dict[str, Any]] = {"momentum": 0.9, "nesterov": True}
+    checks: ClassVar = {**Optimizer.checks, "momentum": fraction, "nesterov": flag, "weight_decay": _at_least_zero}
 
     def __init__(
         self,
@@ -175,9 +193,7 @@ class SGD(Optimizer):
         global_clipnorm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, global_clipnorm=global_clipnorm)
-        self.momentum = fraction(momentum, "momentum")
-        self.nesterov = flag(nesterov, "nesterov")
-        self.weight_decay = positive(weight_decay, "weight_decay", zero=True)
+        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
         if self.nesterov and not self.momentum:
             raise ArgumentError("nesterov needs a momentum above 0, got momentum 0")
 
@@ -205,6 +221,7 @@ class Adam(Optimizer):
     slots = ("mean", "variance")
     elementwise = True
     _decoupled = False
+    checks: ClassVar = {**Optimizer.checks, "beta1": fraction, "beta2": fraction, "epsilon": positive, "weight_decay": _at_least_zero}
 
     def __init__(
         self,
@@ -217,10 +234,7 @@ class Adam(Optimizer):
         global_clipnorm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, global_clipnorm=global_clipnorm)
-        self.beta1 = fraction(beta1, "beta1")
-        self.beta2 = fraction(beta2, "beta2")
-        self.epsilon = positive(epsilon, "epsilon")
-        self.weight_decay = positive(weight_decay, "weight_decay", zero=True)
+        self.beta1, self.beta2, self.epsilon, self.weight_decay = beta1, beta2, epsilon, weight_decay
 
     def _rates(self, step: int) -> tuple[float, float, float]:
         rate, count = self._rate(step), step + 1
@@ -259,6 +273,45 @@ class AdamW(Adam):
         global_clipnorm: float | None = None,
     ) -> None:
         super().__init__(learning_rate, beta1, beta2, epsilon, weight_decay, global_clipnorm=global_clipnorm)
+
+
+@OPTIMIZERS.add("rmsprop")
+class RMSprop(Optimizer):
+    """The gradient divided by the root of its running mean square (Hinton, Tieleman and Swersky 2012, lecture 6e):
+    v = rho·v + (1 − rho)·g²; p −= rate·g / (√v + epsilon). `weight_decay` is added to the gradient (L2).
+
+    The formula is PyTorch's without momentum, whose alpha is rho, 0.99 by default, with a rate of 0.01; these defaults are Keras's, whose
+    epsilon is under the root.
+    """
+
+    slots = ("mean", "variance")
+    elementwise = True
+    checks: ClassVar = {**Optimizer.checks, "rho": fraction, "epsilon": positive, "weight_decay": _at_least_zero}
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 1e-3,
+        rho: float = 0.9,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        global_clipnorm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, global_clipnorm=global_clipnorm)
+        self.rho, self.epsilon, self.weight_decay = rho, epsilon, weight_decay
+
+    def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
+        buffers.device.ops.adam_update(  # whose mean is the gradient itself where beta1 is 0; `_rates` corrects no bias
+            buffers.values,
+            gradients,
+            self.state["mean"],
+            self.state["variance"],
+            rates=rates,
+            beta1=0.0,
+            beta2=self.rho,
+            epsilon=self.epsilon,
+            weight_decay=self.weight_decay,
+        )
 
 
 def name_of(optimizer: Optimizer) -> str:

@@ -54,8 +54,8 @@ def example_weights(
     """The weight of each example: sample weight times class weight, each 1 by default. None if there are no weights. labels: as the `loss`
     has checked them. outputs: the model's, one per class, or one for two classes.
 
-    Raises DataError unless sample_weight has a number of at least 0 for each example, ArgumentError unless class_weight is a dict of such
-    numbers for classes that the model knows.
+    Raises DataError unless sample_weight has a number of at least 0 for each example, and for class_weight where examples have several
+    classes or none; ArgumentError unless class_weight is a dict of such numbers for classes that the model knows.
     """
     if sample_weight is None and class_weight is None:
         return None
@@ -70,6 +70,12 @@ def example_weights(
     if class_weight is not None:
         if not isinstance(class_weight, Mapping):
             raise TypeError(f"class_weight must be a dict of class numbers and weights, got {shown(class_weight)}")
+        if labels.ndim == 2 and labels.shape[1] > 1 and np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) != 1).any():
+            example = int(np.argmax(labels.sum(axis=1) != 1))
+            raise DataError(
+                f"class_weight goes with one class for each example, and example {example} has {labels[example].sum():g}: "
+                "give sample_weight"
+            )
         classes = labels if labels.ndim == 1 else labels.argmax(axis=1) if labels.shape[1] > 1 else labels[:, 0]
         for number, weight in class_weight.items():
             if integer(number, "a class in class_weight", 0) >= max(outputs, 2):

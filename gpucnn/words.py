@@ -70,6 +70,7 @@ SCHEDULES.also({"step_decay": "step", "step_lr": "step", "one_cycle_lr": "one-cy
 
 DECAY = "weight decay is the optimizer's: SGD(weight_decay=5e-4), AdamW()"
 CLIPPED = "global_clipnorm limits the norm of all gradients together"
+LOADED = "give fit a loader that prepares batches in processes of its own"
 SIZES = "build finds the sizes of the input"
 NO_ARGUMENT.update(
     {
@@ -83,15 +84,28 @@ NO_ARGUMENT.update(
         "data_format": "build and fit take it",
         "decay": "give a schedule, such as Cosine, as learning_rate",
         "dtype": "build takes it",
+        "initial_epoch": "a further call of fit continues where the last one ended, for epochs more; resume= takes a checkpoint",
         "in_channels": SIZES,
         "in_features": SIZES,
         "input_dim": SIZES,
+        "jit_compile": "everything is compiled in any case",
         "kernel_constraint": "weights are not constrained",
         "kernel_regularizer": DECAY,
+        "loss_weights": "there is one loss; class_weight and sample_weight of fit weigh examples",
+        "max_queue_size": LOADED,
         "name": "layers are named by their kind and number, such as model['conv2d_1']",
         "num_features": SIZES,
+        "run_eagerly": "a callback sees each step, and GPUCNN_GRAPHS=0 in the environment records none",
+        "sample_weight": "weights are for training, in fit and train_on_batch",
+        "steps": "give as many batches as you want to measure",
         "trainable": "set layer.trainable = False",
+        "use_multiprocessing": LOADED,
+        "validation_batch_size": "validation has the batch_size of the training",
+        "validation_freq": "validation follows each epoch; call fit for the epochs between, and then evaluate",
+        "validation_steps": "all of validation_data is measured: give fewer batches",
         "verbose": "fit(verbose=) shows or hides progress",
+        "weighted_metrics": "metrics are not weighted: metrics=[...]",
+        "workers": LOADED,
     }
 )
 WEIGHTS = "model.parameters has the arrays by name, and assigning to model.parameters[name] changes one"
@@ -134,8 +148,8 @@ NO_ATTRIBUTE.update(
 
 INSTEAD = {  # names from Keras and PyTorch that have no class here, and the alternative
     "Activation": "ReLU(), Tanh() and others are layers; other layers take activation=",
-    "Adadelta": "the optimizers are SGD, Adam and AdamW",
-    "Adagrad": "the optimizers are SGD, Adam and AdamW",
+    "Adadelta": "the optimizers are SGD, Adam, AdamW and RMSprop",
+    "Adagrad": "the optimizers are SGD, Adam, AdamW and RMSprop",
     "adaptive_avg_pool2d": "global_avg_pool2d is the one for an output of one pixel",
     "Add": "Residual(*layers) adds its input to the output of its layers",
     "BatchNorm2d": "BatchNorm2D() has no number of channels, which build finds",
@@ -177,7 +191,6 @@ INSTEAD = {  # names from Keras and PyTorch that have no class here, and the alt
     "ReduceLROnPlateau": "give the optimizer a schedule, such as Cosine, or let a Callback set run.optimizer.learning_rate",
     "regularizers": "weight decay is the optimizer's: SGD(weight_decay=5e-4), AdamW()",
     "Rescaling": "integer pixels are divided by 255 automatically",
-    "RMSprop": "the optimizers are SGD, Adam and AdamW",
     "set_random_seed": "build(..., seed=0) and fit(..., seed=0) take it",
     "SparseCategoricalAccuracy": 'metrics go by names, metrics=["accuracy"]',
     "StepLR": "StepDecay(learning_rate, every, factor) is one, counted in steps",

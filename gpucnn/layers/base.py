@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from gpucnn.initializers import as_text
 from gpucnn.layers.activations import ACTIVATIONS, Activation, named
 from gpucnn.layers.parameter import Array, Parameter, SavedArray, Shape
 from gpucnn.layers.stage import ALONE, Cost, Plan
-from gpucnn.names import Worded
+from gpucnn.names import Worded, no_attribute
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.text import shown
 
@@ -70,6 +70,8 @@ class Layer(Worded):
     fuses_relu: ClassVar[bool] = False  # `_forward` applies ReLU itself
     passes_on: ClassVar[bool] = False  # `_backward` may return dy itself, or a view of it
     takes_relu_grad: ClassVar[bool] = False  # `_backward` has the argument `relu`
+    # Of settings that are heeded in each pass, whenever they are assigned.
+    checks: ClassVar[dict[str, Callable[[Any, str], Any]]] = {"activation": lambda value, name: named(value)}
     part: Any = None  # of a batch that several ranks share, which is this one's (training/team.py); None for a whole batch
 
     replays: ClassVar[bool] = False  # its passes call only operations; a class derived from one of which that is true must say so again
@@ -78,7 +80,7 @@ class Layer(Worded):
     keeps_relu: ClassVar[bool] = False  # the output is positive where the input is, or passes no gradient on: ReLU can use it for its own
 
     def __init__(self, activation: str | None = None) -> None:
-        self.activation = named(activation)
+        self.activation = activation
         self.options: dict[str, Any] = {}  # of the activation
         self.name = type(self).__name__.lower()
         self.parameters: list[Parameter] = []
@@ -128,7 +130,7 @@ class Layer(Worded):
         self.forget()
         self.parameters, self.arrays = [], []
         self.input_shape = input_shape
-        self.output_shape = self._build(input_shape)
+        self.output_shape = self._sized(self._build(input_shape))
         self._inside = None  # there may be other layers inside now
         for array in (*self.parameters, *self.arrays):
             if array.size >= LIMIT:
@@ -136,6 +138,21 @@ class Layer(Worded):
         if math.prod(self.output_shape) >= LIMIT:
             raise ShapeError(f"its output for an example would be {too_many(self.output_shape)}")
         return self.output_shape
+
+    def _sized(self, shape: Any) -> Shape:
+        """What `_build` has returned, as a shape. TypeError for anything else."""
+        if not isinstance(shape, list | tuple) or not shape or not all(isinstance(size, int | np.integer) and size > 0 for size in shape):
+            raise TypeError(f"{type(self).__name__}._build must return the shape of an output without the batch, got {shown(shape)}")
+        return tuple(map(int, shape))
+
+    def _check_returned(self, array: Any, shape: Shape | None, method: str) -> None:
+        """ShapeError unless a layer of the user's has returned a batch of arrays of this shape: others would fail in the next layer, or be
+        broadcast there."""
+        if shape is not None and tuple(getattr(array, "shape", ())[1:]) != shape:
+            got = f"an array of shape {tuple(array.shape)}" if hasattr(array, "shape") else shown(array)
+            raise ShapeError(
+                f"{type(self).__name__}.{method} of layer {self.name!r} must return (batch, {', '.join(map(str, shape))}), got {got}"
+            )
 
     def to_device(self, device: Device, seed: int) -> None:
         """Moves the layer to a device. `seed` is the layer's own, for layers that draw random numbers."""
@@ -226,6 +243,8 @@ class Layer(Worded):
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ALIKE:
             raise AttributeError(f"a layer has no {name!r}, and setting it would do nothing: set layer.trainable = False to freeze it")
+        if name[:1] != "_" and (check := type(self).checks.get(name)) is not None:
+            value = check(value, name)
         held = vars(self).get(name)
         if isinstance(held, SavedArray) and value is not held and any(array is held for array in (*self.parameters, *self.arrays)):
             raise AttributeError(f"{name!r} is the layer's {held.kind}, which the model holds: assign numbers to layer.{name}.value")
@@ -233,7 +252,15 @@ class Layer(Worded):
         if name[:1] == "_" and name not in ("_forward", "_backward"):
             return
         if (owner := vars(self).get("_owner")) is not None and (model := owner()) is not None:
-            model.layer_changed()
+            model.layer_changed(planned=name == "activation")
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            later = name in ("bias", "device", "mean", "variance", "weight") and "device" not in vars(self)
+            if "_owner" not in vars(self):
+                raise AttributeError(f"{no_attribute(self, name)}: call super().__init__() in its __init__")
+            raise AttributeError(no_attribute(self, name) + (": a layer has one when a model is built with it" if later else ""))
 
     @property
     def takes_part(self) -> bool:
@@ -245,6 +272,8 @@ class Layer(Worded):
         """The layer's output; with `training`, keeps what the backward pass needs. `logits` leaves off a final softmax or sigmoid. out:
         where to write it, for a layer that `takes_part`."""
         y = z = self._forward(x, training) if out is None else self._forward(x, training, out)  # type: ignore[call-arg]
+        if not vars(type(self)).get("replays", False) and self.input_shape is not None:
+            self._check_returned(y, self.output_shape, "_forward")
         applied = None if self.activation is None else ACTIVATIONS[self.activation]
         if logits and self.activation in ("softmax", "sigmoid"):
             applied = None
@@ -283,6 +312,8 @@ class Layer(Worded):
             dy = grad(dy, self._around, **self.options, out=dy if plan.overwrites else None)
         more = (plan.takes_relu,) if self.takes_relu_grad else ()
         dx = self._backward(dy, input_grad, *more)
+        if input_grad and not vars(type(self)).get("replays", False):
+            self._check_returned(dx, self.input_shape, "_backward")
         self.forget()
         return dx
 
@@ -335,8 +366,7 @@ class Layer(Worded):
         vars(alone).update(vars(self), _owner=None, part=None, inner=dict, _chains=[])  # with no layers inside: those drop their own state
         alone.forget()
         del vars(alone)["inner"]
-        if "device" in vars(alone):
-            vars(alone)["device"] = None
+        vars(alone).pop("device", None)
         return vars(alone)
 
     def __repr__(self) -> str:

@@ -129,8 +129,11 @@ class Chain:
                 if found is not None:
                     return found
             outputs = last.forward(x, training, logits=logits)
-        of_all: tuple[Array, Array, Array] = loss(self.stages[-1].layers[-1].device, outputs, labels)
-        return of_all
+        device = self.stages[-1].layers[-1].device
+        mean, correct, doutputs = loss(device, outputs, labels)
+        if isinstance(mean, int | float) or isinstance(correct, int):  # a loss of the user's may return Python's numbers
+            mean, correct = device.xp.asarray(mean, outputs.dtype), device.xp.asarray(correct, "int32")
+        return mean, correct, doutputs
 
     def backward(self, dy: Array, *, input_grad: bool = False, takes_relu: bool = False, relu_taken: bool = False) -> Array | None:
         """Adds the gradient of every parameter, given that of the output, and returns that of the input if `input_grad`. Otherwise stages

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from gpucnn.checks import fraction
 from gpucnn.device import Device, to_numpy
@@ -24,10 +24,11 @@ class Dropout(Layer):
     replays = True
     passes_on = True
     keeps_relu = True
+    checks: ClassVar = {**Layer.checks, "rate": fraction}
 
     def __init__(self, rate: float = 0.5) -> None:
         super().__init__()
-        self.rate = fraction(rate, "rate")
+        self.rate = rate
         self._seed = 0
         self._calls: Array = None
 

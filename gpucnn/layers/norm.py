@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from gpucnn.checks import flag, positive
 from gpucnn.device import Device
@@ -14,6 +14,14 @@ from gpucnn.layers.parameter import Parameter, SavedArray, gradients
 from gpucnn.ops.cpu.pool import scratch
 
 __all__ = ["BatchNorm2D"]
+
+
+def share(momentum: float) -> float:
+    """`momentum` as a float from 0 to 1; ArgumentError for any other number."""
+    number = positive(momentum, "momentum", zero=True)
+    if number > 1:
+        raise ArgumentError(f"momentum must be at most 1, got {momentum!r}: it is the new batch's share (Keras's 0.99 is 0.01 here)")
+    return number
 
 
 class BatchNorm2D(Layer):
@@ -37,15 +45,13 @@ class BatchNorm2D(Layer):
 
     fuses_relu = True
     takes_relu_grad = True
+    checks: ClassVar = {**Layer.checks, "eps": positive, "momentum": lambda value, name: share(value)}
 
     def __init__(
         self, *, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True, activation: str | None = None, sync: bool = True
     ) -> None:
         super().__init__(activation)
-        self.eps = positive(eps, "eps", error=ArgumentError)
-        self.momentum = positive(momentum, "momentum", zero=True, error=ArgumentError)
-        if self.momentum > 1:
-            raise ArgumentError(f"momentum must be at most 1, got {momentum!r}: it is the new batch's share (Keras's 0.99 is 0.01 here)")
+        self.eps, self.momentum = eps, momentum
         self.affine = flag(affine, "affine")
         self.sync = flag(sync, "sync")
         self._x: Array | None = None

@@ -152,11 +152,14 @@ def check_files(callbacks: Sequence[Callback]) -> None:
             raise ArgumentError(f"{type(other).__name__} and {name} both write {callback.path}: name another file for one of them")
 
 
-def _direction(monitor: object, mode: object) -> int:
-    """1 if lower is better, −1 if higher is. By default lower is for a loss, and higher for a metric."""
+def _monitored(monitor: Any, mode: object) -> tuple[str, int]:
+    """(the first name of a quantity, 1 if lower is better, −1 if higher is). By default lower is for a loss, and higher for a metric."""
     names = {"loss": 1, **dict.fromkeys(METRICS, -1)}
+    if isinstance(monitor, str):
+        prefix = "val_" if monitor.startswith("val_") else ""
+        monitor = f"{prefix}{METRICS.meant(monitor.removeprefix(prefix)) or monitor.removeprefix(prefix)}"
     usual = pick(monitor, {**names, **{f"val_{name}": sign for name, sign in names.items()}}, "quantity to monitor")
-    return pick(mode, {"auto": usual, "min": 1, "max": -1}, "mode")
+    return monitor, pick(mode, {"auto": usual, "min": 1, "max": -1}, "mode")
 
 
 class EarlyStopping(Callback):
@@ -173,8 +176,7 @@ class EarlyStopping(Callback):
     def __init__(
         self, monitor: str = "val_loss", patience: int = 3, min_delta: float = 0.0, restore_best: bool = True, *, mode: Mode = "auto"
     ) -> None:
-        self.sign = _direction(monitor, mode)
-        self.monitor = monitor
+        self.monitor, self.sign = _monitored(monitor, mode)
         self.patience = integer(patience, "patience", 1)
         self.min_delta = positive(min_delta, "min_delta", zero=True)
         self.restore_best = flag(restore_best, "restore_best")

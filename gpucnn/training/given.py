@@ -41,6 +41,9 @@ class Given:
 def stream_of(x: Any, given: Given) -> Stream:
     """Wraps batches that the user supplies instead of arrays."""
     if not is_stream(x):
+        parts = x[0] if isinstance(x, list | tuple) and x else None
+        if isinstance(parts, list | tuple) and parts and hasattr(parts[0], "shape") and parts[0].shape:
+            raise ArgumentError(f"batches must be pairs (x, y), got a first one of {len(parts)}")
         raise ArgumentError(f"labels are missing: give fit(x, y), or batches (x, y) one after another, got {shown(x)}")
     if given.sample_weight is not None or given.class_weight is not None or given.augment is not None or given.validation_split:
         raise ArgumentError("class_weight, sample_weight, augment and validation_split go with arrays x and y, not with batches")
@@ -103,8 +106,34 @@ def pair(given: Any, name: str) -> tuple[Any, Any]:
     if (len(parts) != 2 or isinstance(given, list)) and is_stream(given):
         return gathered(given)
     if len(parts) != 2:
-        raise ArgumentError(f"{name} must be a pair (x, y), got {shown(given)}{f' of {len(parts)}' if parts else ''}")
+        weighted = ": weights of examples are for training alone" if len(parts) == 3 and isinstance(given, tuple) else ""
+        raise ArgumentError(f"{name} must be a pair (x, y), got {shown(given)}{f' of {len(parts)}' if parts else ''}{weighted}")
     return parts[0], parts[1]
+
+
+EVENTS = ("on_train_begin", "on_step_end", "on_epoch_end", "on_train_end")
+NO_EVENTS = (  # of Keras's and Lightning's callbacks
+    *(
+        f"on_{what}_{when}"
+        for what in ("batch", "train_batch", "test_batch", "predict_batch", "test")
+        for when in ("begin", "start", "end")
+    ),
+    *("on_epoch_begin", "on_epoch_start", "on_step_begin", "on_train_start", "on_train_epoch_end", "on_validation_end"),
+)
+
+
+def _check_events(callback: Callback) -> None:
+    """TypeError for a callback as other libraries have them, which would wait for events in vain, or take the run for something else."""
+    kind = type(callback)
+    for name in NO_EVENTS:
+        if hasattr(kind, name):
+            raise TypeError(f"{kind.__name__} has {name}, which is never called: the events are {', '.join(EVENTS)}")
+    for name in EVENTS:
+        code = getattr(getattr(kind, name), "__code__", None)
+        if code is not None and "logs" in code.co_varnames[: code.co_argcount]:
+            raise TypeError(
+                f"{kind.__name__}.{name} takes logs, and is called with the run alone: {name}(self, run); run.history has the rows"
+            )
 
 
 def watchers(callbacks: Any, verbose: Any) -> tuple[list[Callback], bool | None]:
@@ -120,6 +149,7 @@ def watchers(callbacks: Any, verbose: Any) -> tuple[list[Callback], bool | None]
         if not isinstance(callback, Callback):
             made = "; call the class, to make one" if isinstance(callback, type) else ""
             raise TypeError(f"callbacks must be gpucnn.Callback objects, got {shown(callback)}{made}")
+        _check_events(callback)
     if verbose is None or (isinstance(verbose, str) and verbose == "auto"):
         return found, None
     if isinstance(verbose, bool | np.bool_):

@@ -51,6 +51,7 @@ def fit(
     write (`Callback.alone`) are called on rank 0 only; a checkpoint belongs to the run, whatever the number of ranks.
     """
     team = Team(ranks, model) if ranks is not None and ranks.size > 1 else None
+    resuming.check_names(callbacks)
     # Checkpoints come last: they must include what the other callbacks remember of this step, and the final state of the run.
     callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, Checkpoint))
     if not any(isinstance(callback, Progress) for callback in callbacks) and (shown_unasked() if verbose is None else verbose):

@@ -54,8 +54,8 @@ def measured(
     key = "measure", x.shape[1:], labels.shape[1:], batch_size, loss.name, bool(others)
     losses, correct, answers, scores = zip(*_by_batches(model, key, len(x), batch_size, work, ranks), strict=True)
     found = {"loss": sum(losses) / len(x)}
-    for name in metrics:
-        found[name] = _value(name, METRICS[name](np.concatenate(scores), labels)) if name in others else sum(correct) / sum(answers)
+    for name in metrics:  # each with arrays of its own, which it may write to
+        found[name] = _value(name, METRICS[name](np.concatenate(scores), labels.copy())) if name in others else sum(correct) / sum(answers)
     return found
 
 

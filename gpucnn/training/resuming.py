@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.device import to_numpy
-from gpucnn.errors import CheckpointError, TrainingError
+from gpucnn.errors import ArgumentError, CheckpointError, TrainingError
 from gpucnn.files import exists, why_no_folder
 from gpucnn.schedules import SCHEDULES, get_schedule
 from gpucnn.surroundings import complain, user_path
@@ -31,11 +31,19 @@ def _notes(callbacks: Sequence[Callback]) -> dict[str, Any]:
 
 
 def _named(callbacks: Sequence[Callback]) -> dict[str, Callback]:
-    """The callbacks with a state, by its key in a checkpoint: of several of one name, the second is name_2, the third name_3."""
+    """The callbacks with a state, by its key in a checkpoint: of several of one name, the second is name_2, the third name_3. ArgumentError
+    for a name that would mix up what a checkpoint holds."""
     found: dict[str, Callback] = {}
     for name in dict.fromkeys(callback.name for callback in callbacks if callback.name):
         for number, callback in enumerate((each for each in callbacks if each.name == name), 1):
-            found[name if number == 1 else f"{name}_{number}"] = callback
+            key = name if number == 1 else f"{name}_{number}"
+            own = f"{key}."  # before the names of its arrays
+            if other := next(
+                (each for each in (*PARTS, *(f"{each}." for each in found)) if own.startswith(each) or each.startswith(own)), ""
+            ):
+                kind = type(callback).__name__
+                raise ArgumentError(f"a {kind} cannot have the name {key!r} beside {other[:-1]!r} in one checkpoint: choose another name")
+            found[key] = callback
     return found
 
 
@@ -124,6 +132,12 @@ def _history(run: Run, path: Path, callbacks: Sequence[Callback]) -> dict[str, A
         logs = (callback.log_of(run.history) for callback in callbacks if isinstance(callback, Checkpoint) and callback.path == path)
         return left(path, rows, [log for log in logs if log is not None])
     return said
+
+
+def check_names(callbacks: Sequence[Callback]) -> None:
+    """ArgumentError if the names of callbacks do not keep apart what a checkpoint of the run would hold."""
+    if any(isinstance(callback, Checkpoint) for callback in callbacks):
+        _named(callbacks)
 
 
 def begun(given: str | Path, callbacks: Sequence[Callback], *, told: bool) -> bool:

@@ -394,3 +394,104 @@ def test_an_augmentation_goes_by_name() -> None:
     made.fit(X, Y, augment="shift", verbose=False)
     expected.fit(X, Y, augment=gc.data.Shift(), verbose=False)
     assert bits(made) == bits(expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "argument", "hint"),
+    [
+        ("fit", "initial_epoch", r"a further call of fit continues where .* ended"),
+        ("fit", "validation_freq", "validation follows each epoch"),
+        ("fit", "workers", "give fit a loader that prepares batches"),
+        ("fit", "epoch", r"did you mean epochs\?"),
+        ("fit", "nonsense", "it takes x, y, batch_size, .*parallel$"),
+        ("evaluate", "sample_weight", "weights are for training, in fit and train_on_batch"),
+        ("predict", "steps", "give as many batches"),
+        ("compile", "weighted_metrics", "metrics are not weighted"),
+        ("train_on_batch", "reset_metrics", "it takes x, y, class_weight, sample_weight$"),
+    ],
+)
+def test_an_argument_of_keras_is_told_what_there_is(method: str, argument: str, hint: str) -> None:
+    with pytest.raises(TypeError, match=rf"^Sequential.{method}\(\) got an unexpected keyword argument '{argument}': .*{hint}"):
+        getattr(model(), method)(**{argument: 1})
+
+
+def test_weights_of_validation_are_refused_with_a_reason() -> None:
+    with pytest.raises(ArgumentError, match=r"^validation_data must be a pair .* of 3: weights of examples are for training alone$"):
+        model().fit(X, Y, validation_data=(X, Y, np.ones(44)), verbose=False)
+
+
+@pytest.mark.parametrize("batches", [lambda: [(X[:32], Y[:32]), (X[32:], Y[32:])], lambda: iter([(X, Y)]), lambda: Loader()])
+def test_predict_says_what_to_do_with_batches(batches: Callable[[], Any]) -> None:
+    with pytest.raises(
+        DataError, match=r"^predict takes examples \(N, …\), got a \w+ that is not an array .*model.predict\(x\) for x, _ in batches"
+    ):
+        model().predict(batches())
+    rows = [tuple(row) for row in X[:3].reshape(3, 2, 18)]  # looks like batches, and is an array of examples
+    made = gc.Sequential(gc.Dense(2)).build((36,), device="cpu")
+    with pytest.raises(ShapeError, match="the model takes examples of shape"):
+        made.predict(rows)
+
+
+class Loader:
+    """Batches as a data loader yields them."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(X, Y)])
+
+
+def keras_callback(**methods: Any) -> gc.Callback:
+    return type("Keras", (gc.Callback,), methods)()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (
+            {"on_epoch_begin": lambda self, epoch, logs=None: None},
+            "^Keras has on_epoch_begin, which is never called: the events are on_train",
+        ),
+        ({"on_train_batch_end": lambda self, batch, logs=None: None}, "^Keras has on_train_batch_end, which is never called"),
+        (
+            {"on_epoch_end": lambda self, epoch, logs=None: None},
+            r"^Keras.on_epoch_end takes logs, and is called with .*: on_epoch_end\(self, run\)",
+        ),
+    ],
+)
+def test_a_callback_as_keras_has_them_is_refused(methods: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        model().fit(X, Y, callbacks=[keras_callback(**methods)], verbose=False)
+
+
+def test_a_callback_may_have_more_than_events() -> None:
+    seen: list[int] = []
+    more = {"on_improvement": lambda self: None, "on_epoch_end": lambda self, run, wide=True: seen.append(run.epoch)}
+    model().fit(X, Y, epochs=2, callbacks=[keras_callback(**more)], verbose=False)
+    assert seen == [1, 2]
+
+
+def test_batches_that_are_none_are_told_what_they_must_be() -> None:
+    for parts in (3, 1):
+        with pytest.raises(ArgumentError, match=f"^batches must be pairs \\(x, y\\), got a first one of {parts}$"):
+            model().fit([(X, Y, np.ones(44))[:parts]], verbose=False)
+    singles = [(X[index], Y[index]) for index in range(44)]  # as a data set of PyTorch's yields them
+    with pytest.raises(DataError, match=r"with a label for each example, got the label .*: is this one example\?$"):
+        model().fit(singles, verbose=False)
+    with pytest.raises(DataError, match=r"got the label 1: is this one example\?$"):
+        model().fit([(X[0], 1)], verbose=False)
+    with pytest.raises(DataError, match=r"^labels must be an array of numbers, got "):
+        model().fit([(X, [[1], [1, 2]])], verbose=False)
+    torch = pytest.importorskip("torch")
+    dataset = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
+    with pytest.raises(DataError, match=r"got the label tensor\(.\): is this one example\?$"):
+        model().fit(dataset, verbose=False)
+    model().fit(torch.utils.data.DataLoader(dataset, batch_size=11), verbose=False)
+
+
+def test_weights_of_classes_go_with_one_class_for_each_example() -> None:
+    rows = np.eye(3)[Y]
+    model("binary_crossentropy").fit(X, rows, class_weight={0: 2.0}, verbose=False)
+    for answers, count in (([1, 1, 0], 2), ([0, 0, 0], 0)):
+        rows[5] = answers
+        with pytest.raises(DataError, match=f"^class_weight goes with one class .* example 5 has {count}: give sample_weight$"):
+            model("binary_crossentropy").fit(X, rows, class_weight={0: 2.0}, verbose=False)
+        model("binary_crossentropy").fit(X, rows, sample_weight=np.ones(44), verbose=False)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gpucnn.functional as F
-from gpucnn.errors import ShapeError
+from gpucnn.errors import ArgumentError, ShapeError
 
 torch = pytest.importorskip("torch", reason="PyTorch is the oracle of these tests")
 T = torch.nn.functional
@@ -78,6 +78,16 @@ def test_whole_planes_and_zeros_around_them(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(F.zero_pad2d(x, (1, 2)), np.pad(x, ((0, 0), (0, 0), (1, 1), (2, 2))))
 
 
+ONE = np.ones((1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("momentum", "message"), [(3.0, "must be at most 1, got 3.0"), (-0.1, "of at least 0, got -0.1")])
+def test_the_momentum_of_batch_norm_is_a_share(momentum: float, message: str, training: bool) -> None:
+    with pytest.raises(ArgumentError, match=f"^momentum {message}|^momentum must be a finite number {message}"):
+        F.batch_norm(np.ones((2, 3)), np.zeros(3), np.ones(3), training=training, momentum=momentum)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -89,6 +99,11 @@ def test_whole_planes_and_zeros_around_them(rng: np.random.Generator) -> None:
         (lambda: F.conv_transpose2d(np.ones((1, 2, 2, 2)), np.ones((2, 3, 1, 1)), output_padding=1), "below the stride or the dilation"),
         (lambda: F.zero_pad2d(np.ones((1, 2, 2, 2)), "same"), "padding of zero_pad2d must be integers, got 'same'"),
         (lambda: F.global_avg_pool2d(np.ones((2, 3))), "x must have 4 axes"),
+        (lambda: F.conv2d(ONE, ONE, padding=10**9), "an image with its padding would be an array of shape .* more than 2³¹ − 1 numbers"),
+        (lambda: F.conv2d(ONE, np.ones((40000, 1, 1, 1)), padding=150), "^y would be an array of shape"),
+        (lambda: F.conv2d_input_grad(ONE, ONE, (1, 1, 60000, 60000), stride=60000), "^x would be an array of shape"),
+        (lambda: F.conv_transpose2d(np.ones((1, 1, 2, 2)), ONE, stride=10**8), "^y would be an array of shape"),
+        (lambda: F.zero_pad2d(ONE, 10**9), "^y would be an array of shape"),
     ],
 )
 def test_what_does_not_fit_is_refused(call: Any, message: str) -> None:

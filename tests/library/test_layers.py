@@ -373,3 +373,82 @@ def test_every_layer_is_among_those_that_files_may_name() -> None:
 def test_settings_that_make_no_sense_are_refused_at_once(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+class Own(gc.Layer):
+    """A layer that returns what it is told."""
+
+    def __init__(self, shape: Any = (4,), y: Any = None, dx: Any = None) -> None:
+        super().__init__()
+        self.shape, self.y, self.dx = shape, y, dx
+
+    def _build(self, input_shape: Any) -> Any:
+        return self.shape
+
+    def _forward(self, x: Any, training: bool) -> Any:
+        return x if self.y is None else self.y
+
+    def _backward(self, dy: Any, input_grad: bool) -> Any:
+        return dy if self.dx is None else self.dx
+
+
+@pytest.mark.parametrize("shape", [None, (), 4, "4", (4.0,), (0,), [4, None]])
+def test_a_layer_of_ones_own_must_return_a_shape(shape: Any) -> None:
+    with pytest.raises(TypeError, match=r"^Own._build must return the shape of an output without the batch, got "):
+        gc.Sequential(Own(shape)).build((4,), device="cpu")
+
+
+def test_a_layer_of_ones_own_may_return_a_list() -> None:
+    assert gc.Sequential(Own([np.int64(4)]), gc.Dense(2)).build((4,), device="cpu").layers[0].output_shape == (4,)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_a_layer_of_ones_own_returns_has_the_shape_that_it_said(dtype: str) -> None:
+    x, one = np.ones((3, 4), dtype), np.ones((3, 1), dtype)
+    layers = gc.Dense(4), Own(y=one), gc.Dense(2)
+    model = gc.Sequential(layers).build((4,), device="cpu", dtype=dtype).compile("sgd")
+    told = r"^Own._forward of layer 'own_1' must return \(batch, 4\), got "
+    for call in (model.predict, model.forward, lambda x: model.fit(x, [0, 1, 0], verbose=False)):
+        with pytest.raises(ShapeError, match=rf"{told}an array of shape \(3, 1\)$"):
+            call(x)
+    layers[1].y = 3
+    with pytest.raises(ShapeError, match=f"{told}3$"):
+        model.predict(x)
+    layers[1].y, layers[1].dx = None, one
+    model.forward(x, training=True)
+    with pytest.raises(ShapeError, match=r"^Own._backward of layer 'own_1' must return \(batch, 4\), got an array of shape \(3, 1\)$"):
+        model.backward(np.ones((3, 2)))
+    layers[1].dx = None
+    model.fit(x, [0, 1, 0], verbose=False)
+
+
+def test_a_layer_of_ones_own_that_begins_nothing_is_told_what_is_missing() -> None:
+    class Bare(Own):
+        def __init__(self) -> None:
+            self.factor = 2
+
+    with pytest.raises(AttributeError, match=r": call super\(\).__init__\(\) in its __init__$"):
+        gc.Sequential(Bare()).build((4,), device="cpu")
+
+
+def test_a_layer_of_ones_own_warns_of_nothing_that_is_only_rehearsed() -> None:
+    seen = []
+
+    class Noting(Own):
+        def _forward(self, x: Any, training: bool) -> Any:
+            seen.append(np.geterr()["over"])
+            return x
+
+    model = gc.Sequential(gc.Dense(4), Noting(), gc.Dense(2)).build((4,), device="cpu").compile("sgd")
+    with np.errstate(over="raise"):
+        model.fit(np.ones((6, 4)), np.arange(6) % 2, batch_size=3, epochs=2, verbose=False)
+    assert seen.count("raise") == 4 and set(seen) <= {"raise", "ignore"}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.dtype("float64"), "float64"])
+def test_a_type_of_numbers_may_be_numpys(dtype: Any) -> None:
+    model = gc.Sequential(gc.Dense(2)).build((4,), device="cpu", dtype=dtype)
+    assert model.dtype == np.float64 and model.buffers.values.dtype == np.float64 and model.config()["dtype"] == "float64"
+    for wrong in (np.float16, float, "f4"):
+        with pytest.raises(gc.ArgumentError, match="dtype must be float32 or float64, got "):
+            gc.Sequential(gc.Dense(2)).build((4,), device="cpu", dtype=wrong)

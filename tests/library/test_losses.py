@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -200,6 +201,34 @@ def test_a_loss_refuses_a_model_that_it_does_not_go_with() -> None:
         with pytest.raises(ValueError, match=rf"loss '{loss}' needs a last activation .* or none, got '{last}'"):
             model.compile(loss=loss)
         model.compile(loss="mean_squared_error")
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [gc.Dense(3, activation="softmax"), gc.Flatten()],
+        [gc.Dense(3), gc.Softmax(), gc.Dropout(0.5)],
+        [gc.Stack(gc.Dense(3, activation="sigmoid"), gc.Flatten()), gc.Dropout(0.1)],
+        [gc.Conv2D(3, 1, activation="softmax"), gc.GlobalAvgPool2D()],
+    ],
+)
+def test_probabilities_behind_another_layer_are_not_taken_for_logits(layers: list[gc.Layer]) -> None:
+    shape = (1, 2, 2) if isinstance(layers[0], gc.Conv2D) else (2,)
+    model = gc.Sequential(layers).build(shape, device="cpu")
+    for loss in ("categorical_crossentropy", "binary_crossentropy"):
+        with pytest.raises(gc.ArgumentError, match=rf"^loss '{loss}' takes raw outputs, .* has other layers after it: put them before"):
+            model.compile(loss=loss)
+        with pytest.raises(gc.ArgumentError, match="has other layers after it"):
+            gc.Sequential(copy.deepcopy(layers)).compile(loss=loss).build(shape, device="cpu")
+    model.compile(loss="mse")  # takes them as they are
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [[gc.Dense(3, activation="softmax"), gc.Dense(3)], [gc.Flatten(), gc.Dropout(0.5)], [gc.Dense(3, activation="relu"), gc.Flatten()]],
+)
+def test_other_ends_are_logits(layers: list[gc.Layer]) -> None:
+    gc.Sequential(layers).build((3,), device="cpu").compile(loss="categorical_crossentropy")
 
 
 @pytest.mark.parametrize("labels", [[0, 2, 1], [[0], [2], [1]]])
@@ -405,3 +434,21 @@ def test_they_train_and_are_saved_with_the_model(loss: Any, tmp_path: Any) -> No
     assert again.loss is not None and model.loss is not None and again.loss.config() == model.loss.config()
     assert again.evaluate(x, y) == model.evaluate(x, y)
     assert type(get_loss(model.loss.config())) is type(model.loss)
+
+
+def test_a_loss_of_ones_own_may_return_numbers_of_python() -> None:
+    class Absolute(gc.Loss):
+        name = "absolute"
+
+        def check_labels(self, labels: Any, count: int, outputs: int, dtype: Any) -> Any:
+            return np.asarray(labels, dtype).reshape(count, outputs)
+
+        def __call__(self, device: Any, outputs: Any, labels: Any) -> Any:
+            return float(abs(outputs - labels).mean()), 0, np.sign(outputs - labels) / labels.size
+
+    x, y = np.linspace(0, 1, 12).reshape(6, 2), np.arange(6.0)
+    model = gc.Sequential(gc.Dense(1)).build((2,), device="cpu").compile(gc.SGD(0.0), Absolute(), [])
+    expected = pytest.approx(np.abs(model.forward(x)[:, 0] - y).mean(), rel=1e-6)
+    history = model.fit(x, y, validation_data=(x, y), batch_size=4, verbose=False)
+    assert history["loss"] == [expected] and history["val_loss"] == [expected]
+    assert model.evaluate(x, y) == model.train_on_batch(x, y) == expected

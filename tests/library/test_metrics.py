@@ -70,12 +70,59 @@ def test_precision_and_recall_are_scikit_learns(rng: np.random.Generator) -> Non
     assert metrics.recall(scores, np.eye(5)[labels]) == pytest.approx(recall.mean())
 
 
+@pytest.mark.parametrize("shape", [(80,), (80, 1), (80, 4)])
+def test_precision_and_recall_of_outputs_that_answer_by_themselves_are_scikit_learns(
+    shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    sklearn = pytest.importorskip("sklearn.metrics")
+    scores, labels = rng.random(shape), rng.integers(0, 2, shape)
+    precision, recall = metrics.precision_recall(scores, labels)
+    average = {"average": "binary"} if labels.size == 80 else {"average": None}
+    for found, wanted in ((precision, sklearn.precision_score), (recall, sklearn.recall_score)):
+        np.testing.assert_allclose(found, np.atleast_1d(wanted(labels.squeeze(), scores.squeeze() > 0.5, **average)))
+    assert metrics.precision(scores, labels) == pytest.approx(precision.mean())
+    signs = metrics.precision_recall(scores - 0.5, 2 * labels - 1) if labels.size == 80 else (precision, recall)
+    np.testing.assert_array_equal(signs, (precision, recall))
+
+
+def test_rows_with_one_class_each_are_classes(rng: np.random.Generator) -> None:
+    scores, rows = np.array([[0.1, 0.3], [0.9, 0.6], [0.2, 0.7]]), np.eye(2)[[1, 0, 1]]
+    for labels in (rows, 0.8 * rows + 0.1, 2 * rows - 1):  # as they are, softened, and of the hinge loss
+        assert [each.tolist() for each in metrics.precision_recall(scores, labels)] == [[1, 1], [1, 1]]
+    rows[1, 1] = 1  # two answers: now each output is one of its own
+    assert [each.tolist() for each in metrics.precision_recall(scores, rows)] == [[1, 1], [1, 2 / 3]]
+
+
+def test_one_probability_has_a_precision_in_training() -> None:
+    x = np.linspace(-1, 1, 40)[:, None]
+    model = gc.Sequential(gc.Dense(1, activation="sigmoid")).build((1,), device="cpu")
+    model.compile("adam", "binary_crossentropy", ["accuracy", "precision", "recall"])
+    model.parameters["dense_1.weight"].value[...] = 1
+    assert model.evaluate(x, x[:, 0] > 0.5)[1:] == (pytest.approx(0.75), pytest.approx(0.5), 1)
+
+
 @pytest.mark.parametrize("value", ["half", None, [0.5], np.ones(2), 1j])
 def test_a_metric_returns_a_number(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(metrics.METRICS, "own", lambda scores, labels: value)
     model = gc.Sequential(gc.Dense(3)).build((4,), device="cpu").compile(metrics=["own"])
     with pytest.raises(TypeError, match=r"^the metric 'own' must return a number, got "):
         model.evaluate(np.zeros((2, 4)), [0, 1])
+
+
+def test_a_metric_cannot_change_the_labels_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def zeroed(scores: Any, labels: Any) -> float:
+        scores[...] = labels[...] = 0
+        return 0.0
+
+    monkeypatch.setitem(metrics.METRICS, "zeroed", zeroed)
+    monkeypatch.setitem(metrics.METRICS, "negated", lambda scores, labels: -labels.copy().sum())
+    monkeypatch.setitem(metrics.METRICS, "scored", lambda scores, labels: scores.sum())
+    x, y = np.random.default_rng(0).random((6, 4)), np.array([0, 1, 2, 0, 1, 2], np.int32)
+    model = gc.Sequential(gc.Dense(3, activation="softmax")).build((4,), device="cpu").compile(metrics=["zeroed", "negated", "scored"])
+    for _ in range(2):
+        assert model.evaluate(x, y)[1:] == (0, -6, pytest.approx(6))
+    assert model.fit(x, y, epochs=2, validation_data=(x, y), verbose=False)["val_negated"] == [-6, -6]
+    assert y.tolist() == [0, 1, 2, 0, 1, 2]
 
 
 def test_new_metrics_are_measured_by_name() -> None:

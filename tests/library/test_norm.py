@@ -160,3 +160,31 @@ def test_arguments_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ShapeError, match="needs at least two numbers in each channel to train on"):
         model.forward(np.zeros((1, 3)), training=True)
     assert model.forward(np.zeros((1, 3))).shape == (1, 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("count", "batch_size", "message"),
+    [(9, 8, "9 examples in batches of 8 leave a last one of 1"), (3, 1, "batches of 1"), (1, 8, "batches of 1")],
+)
+def test_a_batch_too_small_to_normalize_is_told_before_the_first_step(count: int, batch_size: int, message: str, dtype: str) -> None:
+    x, y = np.ones((count, 4)), np.arange(count) % 2
+    model = gc.Sequential(gc.Dense(3), gc.Residual(gc.BatchNorm2D()), gc.Dense(2)).build((4,), device="cpu", dtype=dtype).compile("sgd")
+    before, saved = model.buffers.values.copy(), model.buffers.saved.copy()
+    told = rf"^{message}, and 'residual_1.batchnorm2d_1' needs at least two numbers in each channel to train on: change batch_size$"
+    with pytest.raises(ShapeError, match=told):
+        model.fit(x, y, batch_size=batch_size, verbose=False)
+    np.testing.assert_array_equal(model.buffers.values, before)
+    np.testing.assert_array_equal(model.buffers.saved, saved)
+    model["residual_1.batchnorm2d_1"].trainable = False  # then it takes its running statistics
+    model.compile("sgd").fit(x, y, batch_size=batch_size, verbose=False)
+    image = gc.Sequential(gc.BatchNorm2D(), gc.Flatten(), gc.Dense(2)).build((1, 2, 2), device="cpu", dtype=dtype).compile("sgd")
+    image.fit(x.reshape(count, 1, 2, 2), y, batch_size=batch_size, verbose=False)
+
+
+def test_a_list_of_batches_whose_last_is_too_small_is_told_before_the_first_step() -> None:
+    model = gc.Sequential(gc.Dense(3), gc.BatchNorm2D(), gc.Dense(2)).build((4,), device="cpu").compile("sgd")
+    before = model.buffers.values.copy()
+    with pytest.raises(ShapeError, match=r"^9 examples in batches of 8 leave a last one of 1, and 'batchnorm2d_1'"):
+        model.fit([(np.ones((8, 4)), np.zeros(8, int)), (np.ones((1, 4)), np.zeros(1, int))], verbose=False)
+    np.testing.assert_array_equal(model.buffers.values, before)

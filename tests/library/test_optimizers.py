@@ -28,6 +28,8 @@ OPTIMIZERS: list[tuple[Any, str, dict[str, Any]]] = [
     (lambda: gc.Adam(0.02, weight_decay=0.1), "Adam", {"lr": 0.02, "weight_decay": 0.1}),
     (lambda: gc.AdamW(0.02), "AdamW", {"lr": 0.02, "weight_decay": 0.01}),
     (lambda: gc.AdamW(0.02, weight_decay=0.3), "AdamW", {"lr": 0.02, "weight_decay": 0.3}),
+    (lambda: gc.RMSprop(0.02), "RMSprop", {"lr": 0.02, "alpha": 0.9}),
+    (lambda: gc.RMSprop(0.02, 0.7, 1e-3, 0.1), "RMSprop", {"lr": 0.02, "alpha": 0.7, "eps": 1e-3, "weight_decay": 0.1}),
 ]
 
 
@@ -87,6 +89,15 @@ def test_adam_is_its_papers_algorithm_and_its_first_step_is_the_learning_rate() 
         expected.append(value)
     assert one_number(gc.Adam(0.01), 1.0, [2.0, -1.0, 0.5]) == pytest.approx(expected, rel=1e-13)
     assert one_number(gc.Adam(0.01), 1.0, [1e-3]) == pytest.approx([0.99], rel=1e-4)
+
+
+def test_rmsprop_is_the_gradient_over_its_mean_square_from_zero() -> None:
+    square, value, expected = 0.0, 1.0, []
+    for gradient in [2.0, -1.0, 0.5]:
+        square = 0.75 * square + 0.25 * gradient**2
+        value -= 0.01 * gradient / (math.sqrt(square) + 1e-8)
+        expected.append(value)
+    assert one_number(gc.RMSprop(0.01, rho=0.75), 1.0, [2.0, -1.0, 0.5]) == pytest.approx(expected, rel=1e-13)
 
 
 def test_decay_is_in_the_gradient_with_adam_and_beside_it_with_adamw() -> None:
@@ -178,7 +189,11 @@ def test_compile_starts_an_optimizer_afresh() -> None:
         (lambda: gc.Adam(beta1=1.0), ValueError, "beta1 must be at least 0 and below 1, got 1.0"),
         (lambda: gc.Adam(beta2=-0.1), ValueError, "beta2 must be .*got -0.1"),
         (lambda: gc.Adam(epsilon=0), ValueError, "epsilon must be a finite number above 0, got 0"),
-        (lambda: get_optimizer("adamm"), UnknownNameError, r"unknown optimizer 'adamm': there are sgd, adam, adamw; did you mean 'adam"),
+        (
+            lambda: get_optimizer("adamm"),
+            UnknownNameError,
+            r"unknown optimizer 'adamm': there are sgd, adam, adamw, rmsprop; did you mean 'adam",
+        ),
         (lambda: get_optimizer(3), UnknownNameError, "unknown optimizer 3"),
     ],
 )
@@ -259,6 +274,43 @@ def test_a_momentum_that_is_assigned_waits_for_compile_and_is_not_passed_over() 
     model.fit(x, y, verbose=False)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "name", "value", "message"),
+    [
+        (gc.SGD(0.1, momentum=0.5), "momentum", 7, "momentum must be at least 0 and below 1, got 7"),
+        (gc.SGD(0.1), "weight_decay", -1, "weight_decay must be a finite number of at least 0, got -1"),
+        (gc.SGD(0.1), "nesterov", "no", "nesterov must be True or False, got 'no'"),
+        (gc.Adam(), "beta1", 1.0, "beta1 must be at least 0 and below 1, got 1.0"),
+        (gc.Adam(), "beta2", -0.1, "beta2 must be a finite number of at least 0"),
+        (gc.Adam(), "epsilon", 0, "epsilon must be a finite number above 0, got 0"),
+        (gc.AdamW(), "weight_decay", "a", "weight_decay must be a number, got 'a'"),
+        (gc.AdamW(), "global_clipnorm", 0, "global_clipnorm must be a finite number above 0, got 0"),
+        (
+            gc.Adam(),
+            "momentum",
+            0.9,
+            "'Adam' object has no attribute 'momentum': it has learning_rate, global_clipnorm, beta1, beta2, epsilon",
+        ),
+        (gc.RMSprop(), "rho", 1, "rho must be at least 0 and below 1, got 1"),
+        (gc.SGD(0.1), "clipnorm", 1.0, "'SGD' object has no attribute 'clipnorm'"),
+    ],
+)
+def test_a_setting_that_is_assigned_is_checked_as_one_that_is_given(optimizer: Any, name: str, value: Any, message: str) -> None:
+    before = repr(optimizer)
+    with pytest.raises((ValueError, TypeError, AttributeError), match=f"^{message}"):
+        setattr(optimizer, name, value)
+    assert repr(optimizer) == before
+
+
+def test_settings_that_are_assigned_count() -> None:
+    assigned, given = gc.AdamW(0.1), gc.AdamW(0.1, 0.8, 0.95, 1e-3, 0.3, global_clipnorm=1.5)
+    assigned.beta1, assigned.beta2, assigned.epsilon, assigned.weight_decay, assigned.global_clipnorm = 0.8, 0.95, 1e-3, 0.3, 1.5
+    assert assigned.config() == given.config()
+    assert one_number(assigned, 1.0, [2.0, -1.0]) == one_number(given, 1.0, [2.0, -1.0])
+    assigned.global_clipnorm = None
+    assert one_number(assigned, 1.0, [2.0, -1.0]) == one_number(gc.AdamW(0.1, 0.8, 0.95, 1e-3, 0.3), 1.0, [2.0, -1.0])
+
+
 def test_the_operations_settings_that_are_left_out() -> None:
     rng = np.random.default_rng(3)
     p, g, v = rng.normal(size=7), rng.normal(size=7), rng.normal(size=7)
@@ -304,7 +356,7 @@ def test_decoupled_decay_is_the_factor_that_the_rates_give() -> None:
 
 
 def test_what_gpucnn_train_takes_where_no_rate_is_given() -> None:
-    assert [kind.peak for kind in (Optimizer, gc.SGD, gc.Adam, gc.AdamW)] == [1e-3, 0.05, 2e-3, 2e-3]
+    assert [kind.peak for kind in (Optimizer, gc.SGD, gc.Adam, gc.AdamW, gc.RMSprop)] == [1e-3, 0.05, 2e-3, 2e-3, 1e-3]
     assert gc.SGD.recipe == {"momentum": 0.9, "nesterov": True} and gc.Adam.recipe == gc.AdamW.recipe == {}
 
 
@@ -347,7 +399,7 @@ def test_the_norm_is_that_of_all_pieces_in_float64() -> None:
     assert large.tolist() == [1.0] * 4 and not none.any()
 
 
-@pytest.mark.parametrize("kind", [gc.SGD, gc.Adam, gc.AdamW])
+@pytest.mark.parametrize("kind", [gc.SGD, gc.Adam, gc.AdamW, gc.RMSprop])
 def test_clipping_is_a_setting_only_where_it_is_given(kind: Any) -> None:
     assert "global_clipnorm" not in kind().config() and "global_clipnorm" not in repr(kind())  # as in files from before there was one
     made = kind(0.01, global_clipnorm=2)
@@ -411,5 +463,5 @@ def test_optimizers_that_need_all_gradients_are_not_divisible() -> None:
     class Named(gc.AdamW):
         """Has nothing of its own."""
 
-    assert [make().divisible for make in (gc.SGD, gc.Adam, gc.AdamW, Named, Own, Around)] == [True] * 4 + [False] * 2
+    assert [make().divisible for make in (gc.SGD, gc.Adam, gc.AdamW, gc.RMSprop, Named, Own, Around)] == [True] * 5 + [False] * 2
     assert not gc.Adam(global_clipnorm=1.0).divisible

@@ -251,12 +251,26 @@ def test_early_stopping_may_watch_any_measure_but_only_one_that_is_there() -> No
     scores = history["val_accuracy"]
     assert len(scores) < 12
     assert scores[-1] <= max(scores[:-1])
-    with pytest.raises(ValueError, match=r"unknown quantity to monitor 'val_acc'.*did you mean 'val_accuracy'"):
-        gc.EarlyStopping("val_acc")
+    with pytest.raises(ValueError, match=r"unknown quantity to monitor 'val_acuracy'.*did you mean 'val_accuracy'"):
+        gc.EarlyStopping("val_acuracy")
     with pytest.raises(ValueError, match="early stopping monitors 'val_loss', which this run does not have"):
         train(build(), [stopping()], validation_data=None)
     with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
         gc.EarlyStopping(patience=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "monitor"),
+    [("acc", "accuracy"), ("val_acc", "val_accuracy"), ("val_binary_accuracy", "val_accuracy"), ("val_loss", "val_loss")],
+)
+def test_a_measure_may_have_its_second_name(given: str, monitor: str) -> None:
+    stopping = gc.EarlyStopping(given, patience=1)
+    assert stopping.monitor == monitor and stopping.sign == (1 if monitor == "val_loss" else -1)
+    model = build()
+    assert len(train(model, [stopping], epochs=1)["loss"]) == 1 and stopping.best is not None
+    for wrong in ("val_val_loss", "val_", "accc", 3, None):
+        with pytest.raises(gc.UnknownNameError, match="unknown quantity to monitor"):
+            gc.EarlyStopping(wrong)  # type: ignore[arg-type]
 
 
 def test_improvements_within_min_delta_do_not_count() -> None:
@@ -347,6 +361,25 @@ def test_two_of_them_keep_apart_what_they_remember(epoch: int, tmp_path: Path) -
     assert rows(resumed) == rows(history)
     assert [watch.state() for watch in again] == [watch.state() for watch in watches]
     assert bits(model) == bits(expected)
+
+
+@pytest.mark.parametrize(
+    "names", [["parameters"], ["arrays"], ["optimizer"], ["optimizer.mean"], ["own", "own.mean"], ["own", "own", "own_2"]]
+)
+def test_a_name_that_mixes_up_a_checkpoint_is_refused_before_the_first_step(names: list[str], tmp_path: Path) -> None:
+    """The arrays of a callback called "optimizer" would take the place of the optimizer's."""
+    callbacks: list[gc.Callback] = []
+    for name in names:
+        callbacks.append(gc.Callback())
+        callbacks[-1].name = name
+    model = build()
+    before = model.buffers.values.copy()
+    with pytest.raises(
+        gc.ArgumentError, match=f"^a Callback cannot have the name '{names[-1]}' beside '[a-z_2]+' in one checkpoint: choose another name$"
+    ):
+        model.fit(X, Y, callbacks=[*callbacks, gc.Checkpoint(tmp_path / "run.safetensors")], verbose=False)
+    np.testing.assert_array_equal(model.buffers.values, before)
+    model.fit(X, Y, callbacks=callbacks, verbose=False)  # without a checkpoint a name is only a name
 
 
 def test_one_early_stopping_can_serve_two_runs_after_each_other() -> None:

@@ -114,7 +114,7 @@ class Own(gc.Schedule):
 
 
 @pytest.mark.parametrize("kind", [Own, lambda rate: lambda step: rate], ids=["class", "function"])
-@pytest.mark.parametrize("optimizer", [gc.SGD, gc.Adam, gc.AdamW])
+@pytest.mark.parametrize("optimizer", [gc.SGD, gc.Adam, gc.AdamW, gc.RMSprop])
 def test_a_rate_that_makes_no_sense_is_refused_before_the_step(kind: Any, optimizer: Any) -> None:
     for rate, error in ((math.nan, ArgumentError), (-0.5, ArgumentError), (math.inf, ArgumentError), ("0.1", TypeError), (None, TypeError)):
         model = gc.Sequential(gc.Dense(3)).build((4,), device="cpu").compile(optimizer(kind(rate)))

@@ -202,7 +202,7 @@ def test_two_models_share_nothing(images: Any, labels: Any) -> None:
 def test_an_optimizer_that_went_on_to_another_model_is_noticed(images: Any, labels: Any) -> None:
     optimizer = gc.Adam()
     first, second = network().compile(optimizer), network().compile(optimizer)
-    with pytest.raises(GpucnnError, match="optimizer now trains another model"):
+    with pytest.raises(GpucnnError, match="optimizer trains another model, or none yet: compile"):
         first.fit(images, labels, verbose=False)
     second.fit(images, labels, verbose=False)
 
@@ -594,3 +594,31 @@ def test_an_unknown_reference_network_is_refused() -> None:
         gc.network("lenet")
     with pytest.raises(ArgumentError, match="classes must be at least 1, got 0"):
         gc.network("keras", 0)
+
+
+def test_layers_are_iterated_in_order_built_or_not() -> None:
+    layers = [gc.Conv2D(2, 3), gc.Flatten(), gc.Dense(3)]
+    model = gc.Sequential(layers)
+    assert list(model) == layers == [*model.build((1, 5, 5), device="cpu")]
+    assert gc.Sequential(*model, gc.Dense(2)).build((1, 5, 5), device="cpu").output_shape == (2,)
+    assert list(gc.Sequential()) == []
+
+
+def test_what_compile_sets_is_checked_where_it_is_assigned() -> None:
+    model = gc.Sequential(gc.Dense(3)).build((4,), device="cpu").compile("sgd")
+    x, y = np.ones((5, 4)), np.array([0, 1, 2, 0, 1])
+    for name, kind in (("loss", "Loss"), ("optimizer", "Optimizer")):
+        with pytest.raises(
+            TypeError, match=rf"^model.{name} is an object of a class derived from {kind}, got 'adam': compile takes names$"
+        ):
+            setattr(model, name, "adam")
+    with pytest.raises(UnknownNameError, match=r"^unknown metric 'recal': .*did you mean 'recall'"):
+        model.metrics = ["recal"]
+    with pytest.raises(AttributeError, match=r"^a model has no 'requires_grad', .*: set model.trainable = False to freeze it$"):
+        model.requires_grad = False
+    model.metrics = ["acc", "recall"]
+    assert model.evaluate(x, y, return_dict=True).keys() == {"loss", "accuracy", "recall"}
+    model.optimizer = gc.SGD(0.1)
+    with pytest.raises(GpucnnError, match="trains another model, or none yet: compile each model with its own optimizer"):
+        model.fit(x, y, verbose=False)
+    model.compile(model.optimizer).fit(x, y, verbose=False)

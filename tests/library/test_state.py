@@ -553,3 +553,67 @@ def test_copies_of_models_that_are_not_built_or_compiled(how: str) -> None:
     with pytest.raises(GpucnnError, match="no parameters yet"):
         optimizer.step()
     gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 6, 6), device="cpu").compile(optimizer).fit(X, Y, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: gc.Dense(3), "bias"),
+        (lambda: gc.ReLU(), "device"),
+        (lambda: copy.deepcopy(build().layers[-1]), "device"),
+        (lambda: pickle.loads(pickle.dumps(build().layers[-1])), "device"),
+    ],
+)
+def test_a_layer_without_a_model_says_that_it_has_no_device(make: Callable[[], gc.Layer], name: str) -> None:
+    layer = make()
+    told = f"'{type(layer).__name__}' object has no attribute '{name}': a layer has one when a model is built with it"
+    with pytest.raises(AttributeError, match=f"^{told}$"):
+        layer.forward(np.ones((2, 5), np.float32))
+    assert not hasattr(layer, name)
+    gc.Sequential(layer).build((5,), device="cpu")
+    assert layer.forward(np.ones((2, 5), np.float32)).shape[0] == 2
+
+
+# Settings that are assigned after a model was built.
+
+
+@pytest.mark.parametrize(
+    ("layers", "at"),
+    [
+        ([gc.Conv2D(2, 3, activation="relu"), gc.MaxPool2D(2), gc.Flatten(), gc.Dense(3)], 0),  # one stage
+        ([gc.Conv2D(2, 3), gc.ReLU(), gc.Conv2D(2, 3, activation="relu"), gc.Flatten(), gc.Dense(3)], 2),
+        ([gc.Conv2D(2, 3), gc.BatchNorm2D(activation="relu"), gc.Flatten(), gc.Dense(3)], 1),
+        ([gc.Residual(gc.Conv2D(1, 1), activation="relu"), gc.Flatten(), gc.Dense(3)], 0),
+    ],
+)
+def test_an_activation_that_is_assigned_is_the_one_that_is_given(layers: list[gc.Layer], at: int) -> None:
+    model = gc.Sequential(copy.deepcopy(layers)).build((1, 6, 6), seed=3, device="cpu").compile("sgd")
+    for _ in range(3):  # by then passes are recorded
+        model.predict(X)
+    model.layers[at].activation = "tanh"
+    again = copy.deepcopy(layers)
+    again[at].activation = "tanh"
+    other = gc.Sequential(again).build((1, 6, 6), seed=3, device="cpu").compile("sgd")
+    other.buffers.values[...] = model.buffers.values
+    np.testing.assert_array_equal(model.predict(X), other.predict(X))
+    for each in (model, other):
+        each.fit(X, Y, epochs=2, verbose=False)
+    np.testing.assert_array_equal(model.buffers.values, other.buffers.values)
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "value", "message"),
+    [
+        (gc.Conv2D(2, 3, activation="relu"), "activation", "foo", "unknown activation 'foo': there are relu"),
+        (gc.Dropout(0.5), "rate", 5, "rate must be at least 0 and below 1, got 5"),
+        (gc.BatchNorm2D(), "momentum", 1.5, "momentum must be at most 1, got 1.5"),
+        (gc.BatchNorm2D(), "eps", 0, "eps must be a finite number above 0, got 0"),
+    ],
+)
+def test_a_setting_of_a_layer_that_is_assigned_is_checked(layer: gc.Layer, name: str, value: Any, message: str) -> None:
+    before = layer.config()
+    with pytest.raises(ValueError, match=f"^{message}"):
+        setattr(layer, name, value)
+    assert layer.config() == before
+    layer.activation = "linear"  # Keras's word for none
+    assert layer.activation is None
