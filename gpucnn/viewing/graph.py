@@ -239,10 +239,8 @@ def opaque_outputs(model: Sequential, graph: Graph, images: np.ndarray[Any, Any]
             raise
         except Exception as error:
             raise GpucnnError(f"layer {name!r}, which is not one of gpucnn's layers, fails: {type(error).__name__}: {error}") from error
-        if outputs.shape != (len(images), *node["shape"]):
-            raise ShapeError(
-                f"layer {name!r} declares the output shape {tuple(node['shape'])}, and it is {outputs.shape[1:]}: fix the layer"
-            )
+        if outputs.shape != (expected := (len(images), *node["shape"])):
+            raise ShapeError(f"layer {name!r} must give an array of shape {expected}, and gives {outputs.shape}: fix the layer")
         found[name] = outputs.astype(np.float32)
     return found
 

@@ -74,7 +74,8 @@ def keep(path: Path | None, name: str, data: bytes, quietly: bool = False) -> No
         with contextlib.suppress(OSError):
             beside.unlink()
         if not quietly:
-            say_once(f"compiled loops cannot be kept in {path.parent}, and are compiled at every start ({error})")
+            why = next((f"{part} is a file" for part in (path.parent, *path.parent.parents) if part.is_file()), error.strerror or error)
+            say_once(f"compiled loops cannot be kept in {path.parent}, and are compiled at every start: {why} (GPUCNN_LOOP_CACHE)")
 
 
 def tell(name: str) -> None:

@@ -100,6 +100,7 @@ def test_where_nothing_can_be_written_that_is_said_once(tmp_path: Path, program:
     done = program(WORK, GPUCNN_LOOP_CACHE=str(tmp_path / "file" / "folder"))
     assert result(done)[0] > 0
     assert done.stderr.count("cannot be kept") == 1
+    assert f"at every start: {tmp_path / 'file'} is a file (GPUCNN_LOOP_CACHE)" in done.stderr
 
 
 def test_a_folder_that_may_only_be_read_is_read(kept: tuple[Path, int, str], program: Program) -> None:

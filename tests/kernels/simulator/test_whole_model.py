@@ -37,7 +37,10 @@ def test_training_steps_are_those_of_the_cpu():
     np.testing.assert_allclose(other_probabilities, probabilities, atol=100 * np.finfo(np.float32).eps)
 
 
-@pytest.mark.parametrize(("loss", "outputs", "optimizer"), [("binary_crossentropy", 1, "adamw"), ("mean_squared_error", 2, "sgd")])
+@pytest.mark.parametrize(
+    ("loss", "outputs", "optimizer"),
+    [("binary_crossentropy", 1, "adamw"), ("binary_crossentropy", 2, "rmsprop"), ("mean_squared_error", 2, "sgd")],
+)
 def test_the_other_losses_train_on_the_kernels(loss, outputs, optimizer):
     x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
     y = np.random.default_rng(1).integers(0, 2, (2, outputs)).astype(np.float32)
