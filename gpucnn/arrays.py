@@ -101,6 +101,12 @@ def scaled(x: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.divide(x, dtype.type(255), dtype=dtype) if x.dtype.kind in "iu" else np.array(x, dtype)
 
 
+def several_classes(labels: NDArray[Any]) -> bool:
+    """Whether labels are rows of zeros and ones for several outputs, of which any row has not exactly one 1: an example then has several
+    classes, or none."""
+    return bool(labels.ndim == 2 and labels.shape[1] > 1 and np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) != 1).any())
+
+
 def class_numbers(labels: Any, count: int, classes: int, name: str = "labels") -> NDArray[np.int32] | None:
     """Class numbers (count,) as int32, from integers (count,) or a column of them (count, 1); None for rows of any other kind.
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gpucnn.arrays import class_numbers, numbers
+from gpucnn.arrays import class_numbers, numbers, several_classes
 from gpucnn.checks import integer
 from gpucnn.errors import DataError
 from gpucnn.names import Registry
@@ -117,7 +117,7 @@ def _apart(scores: Any, labels: Any) -> tuple[npt.NDArray[np.bool_], npt.NDArray
     guesses, truth = (values[:, None] if values.ndim == 1 else values for values in (guesses, truth))
     if guesses.ndim != 2 or not guesses.size or guesses.shape != truth.shape:
         return None
-    if guesses.shape[1] > 1 and not (np.isin(truth, (0, 1)).all() and (truth.sum(axis=1) != 1).any()):
+    if guesses.shape[1] > 1 and not several_classes(truth):
         return None
     return guesses > (0 if truth.min() < 0 else 0.5), truth > (0 if truth.min() < 0 else 0.5)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.arrays import numbers, quiet
+from gpucnn.arrays import numbers, quiet, several_classes
 from gpucnn.checks import integer, positive
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, DataError
@@ -70,7 +70,7 @@ def example_weights(
     if class_weight is not None:
         if not isinstance(class_weight, Mapping):
             raise TypeError(f"class_weight must be a dict of class numbers and weights, got {shown(class_weight)}")
-        if labels.ndim == 2 and labels.shape[1] > 1 and np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) != 1).any():
+        if several_classes(labels):
             example = int(np.argmax(labels.sum(axis=1) != 1))
             raise DataError(
                 f"class_weight goes with one class for each example, and example {example} has {labels[example].sum():g}: "
