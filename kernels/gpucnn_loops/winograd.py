@@ -34,12 +34,12 @@ STEPS = 128  # of a product at a time: its part of U, 32 KB, stays in the first-
 FEW = 42 * L  # numbers that the transforms keep in `Room.few`; behind them are 16 for each image
 
 
-@record("i i i i i i i i i i i i i i w* w* w*")
+@record("i i i i i i i i i i i i i i i i w* w* w*")
 class Tiling(NamedTuple):
     """How images are cut into tiles. `group` images go through together, `tiles` at a time, `each` of an image, m × m outputs of a tile.
-    There are c input channels in c_width lanes, and the outputs' in `width`; rows of V and M are v_row and m_row apart. An image has
-    `plane` pixels; in its frame in_size, in rows of `wide`; and out_size outputs, in rows of out_wide: its own, or, where their gradients
-    are read, those of whole tiles.
+    There are c input channels in c_width lanes, and the outputs' in `width`; rows of V and M are v_row and m_row apart, planes v_plane and
+    m_plane. An image has `plane` pixels; in its frame in_size, in rows of `wide`; and out_size outputs, in rows of out_wide: its own, or,
+    where their gradients are read, those of whole tiles.
 
     ins and outs: the tiles' corners; at_in: places of an image's pixels in its frame.
     """
@@ -53,6 +53,8 @@ class Tiling(NamedTuple):
     width: int
     v_row: int
     m_row: int
+    v_plane: int
+    m_plane: int
     plane: int
     in_size: int
     wide: int
@@ -89,10 +91,10 @@ class Room(NamedTuple):
 def products(tiles, kernels, t, room):
     """M[f] (tiles, width) = V[f] (tiles, c) · U[f] (c, width). Kernels that are transformed late are used while they are in the cache: U is
     four times as large as they, and for a few tiles its way to memory and back took longer than everything else."""
-    u, v_plane, plane = kernels.u, t.tiles * t.v_row + SKEW, t.tiles * t.m_row + SKEW
+    u = kernels.u
     if not kernels.late:
         for f in range(36):
-            patches, out = at(room.v, f * v_plane), at(room.mm, f * plane)
+            patches, out = at(room.v, f * t.v_plane), at(room.mm, f * t.m_plane)
             for lane in range(0, t.width, TOGETHER):
                 own = min(TOGETHER, t.width - lane)
                 by = at(u, planes_of(t.c, lane) + f * (t.c * own + SKEW))
@@ -106,7 +108,7 @@ def products(tiles, kernels, t, room):
             last = min(c + CHANNELS, t.c)
             kernels_in(c, last, BLOCK, packed, 0, kernels.r, u, BLOCK, U_PLANE, room.few)
             for f in range(36):
-                patches, out = at(room.v, f * v_plane + c), at(room.mm, f * plane + lane)
+                patches, out = at(room.v, f * t.v_plane + c), at(room.mm, f * t.m_plane + lane)
                 product_of_rows(tiles, last - c, patches, t.v_row, at(u, f * U_PLANE), BLOCK, BLOCK, out, t.m_row, c)
 
 
@@ -122,13 +124,13 @@ def outputs_of(begin, images, x, kernels, t, room, after, broken):
     for i in range(images):
         store(bad, i * L, splat(ZERO))
         to_rows(at(x.first, (begin + i) * x.step), t.plane, t.plane, t.c, at(room.rows, i * t.in_size * t.c_width), t.at_in)
-    total, v_plane, plane = images * t.each, t.tiles * t.v_row + SKEW, t.tiles * t.m_row + SKEW
+    total = images * t.each
     for t0 in range(0, total, t.tiles):
         tiles = min(t.tiles, total - t0)
-        patches_in(room.rows, t.wide, t.c_width, at(t.ins, t0), tiles, room.v, t.v_row, v_plane, room.few)
+        patches_in(room.rows, t.wide, t.c_width, at(t.ins, t0), tiles, room.v, t.v_row, t.v_plane, room.few)
         products(tiles, kernels, t, room)
         corners = at(t.outs, t0)
-        tiles_out(room.mm, t.m_row, plane, t.width, corners, tiles, t.out_wide, t.m, room.sums, room.few, after, t0, t.each, bad)
+        tiles_out(room.mm, t.m_row, t.m_plane, t.width, corners, tiles, t.out_wide, t.m, room.sums, room.few, after, t0, t.each, bad)
     for i in range(images):
         broken[begin + i] = sum16(load(bad, i * L))
 
@@ -178,7 +180,6 @@ def weight_sums(first, last, x, dy, du, dbias, t, room, k, count, at_out):
     """dU of images first … last − 1, as `kernels_out` reads it, and dbias (k). at_out: where an image's gradients lie among those of whole
     tiles."""
     c, width, grads = t.c, t.width, room.sums
-    v_plane, plane = t.tiles * t.v_row + SKEW, t.tiles * t.m_row + SKEW
     for begin in range(first, last, t.group):
         images = min(t.group, last - begin)
         for i in range(images):
@@ -187,10 +188,10 @@ def weight_sums(first, last, x, dy, du, dbias, t, room, k, count, at_out):
         add_rows(grads, images * t.out_size, width, dbias)  # rows of zeros past the edge do no harm
         for t0 in range(0, images * t.each, t.tiles):
             tiles = min(t.tiles, images * t.each - t0)
-            patches_in(room.rows, t.wide, t.c_width, at(t.ins, t0), tiles, room.v, t.v_row, v_plane, room.few)
-            gradients_in(grads, t.out_wide, width, at(t.outs, t0), tiles, t.m, room.mm, t.m_row, plane, room.few)
+            patches_in(room.rows, t.wide, t.c_width, at(t.ins, t0), tiles, room.v, t.v_row, t.v_plane, room.few)
+            gradients_in(grads, t.out_wide, width, at(t.outs, t0), tiles, t.m, room.mm, t.m_row, t.m_plane, room.few)
             for f in range(36):
-                patches, by = at(room.v, f * v_plane), at(room.mm, f * plane)
+                patches, by = at(room.v, f * t.v_plane), at(room.mm, f * t.m_plane)
                 for lane in range(0, width, TOGETHER):
                     own = min(TOGETHER, width - lane)
                     to = at(du, planes_of(c, lane) + f * (c * own + SKEW))

@@ -171,6 +171,8 @@ class Winograd:
             width,
             row_of(self.c_width),
             row_of(width),
+            plane_of(tiles, self.c_width),
+            plane_of(tiles, width),
             *image,
             *outputs,
             t.at_in,
@@ -187,7 +189,7 @@ class Winograd:
     def _room(self, width: int, ahead: bool) -> tuple[int, ...]:
         """The sizes of a thread's `Room`."""
         tiles = self._tiles(width, ahead)
-        planes, group = [36 * (tiles * row_of(lanes) + SKEW) for lanes in (self.c_width, width)], self._group(tiles)
+        planes, group = [36 * plane_of(tiles, lanes) for lanes in (self.c_width, width)], self._group(tiles)
         return group * self.in_size * self.c_width, *planes, group * self.out_size * width, FEW + group * L
 
     def _few_kernels(self, n: int, width: int) -> tuple[int, int]:
@@ -307,6 +309,11 @@ class Winograd:
 def row_of(lanes: int) -> int:
     """The distance between rows of V or M of so many lanes: not a large power of two."""
     return lanes + SKEW if lanes % 128 == 0 else lanes
+
+
+def plane_of(tiles: int, lanes: int) -> int:
+    """The distance between planes of V or M of so many tiles."""
+    return tiles * row_of(lanes) + SKEW
 
 
 def _not_finite(broken: Array) -> list[int]:
