@@ -28,6 +28,7 @@ from gpucnn_loops.tables import Tables, lanes
 from gpucnn_loops.threads import Scratch, address, number
 from gpucnn_loops.tile import WIDE, product_of_rows
 from gpucnn_loops.turn import fill, to_planes, to_rows
+from gpucnn_loops.turned import product_of_turned
 from gpucnn_loops.vector import L, at, fma, load, relu16, splat, spread, store, where_positive
 
 Array = NDArray[np.float32]
@@ -40,8 +41,7 @@ ROWS = 16  # outputs that a thread takes at a time
 TOGETHER = 20 if WIDE else 24  # rows whose sums are computed for all of a long strip before the next ones
 APART = 1 << 15  # the most sums of a strip for which threads share examples, where these are enough for all, and not outputs
 FEW = 8  # rows for which long strips are better
-ALONE = 8 if WIDE else 4  # examples for which the weight is turned
-OUTPUTS = 32  # that are lanes then. A large weight comes from memory: with 64, whose rows come together, it took 1.1 times as long
+ALONE = 8  # examples for which the weight is turned
 LONG = 512  # columns of a long strip
 AT_ONCE = 4  # its rows that are added at a time
 ZERO = np.float32(0)
@@ -72,16 +72,16 @@ def forward(first, last, strip, steps, x, n, c, weight, k, bias, biased, relu, y
 
 @loop("i i f* i i f* f* i i i f* w* f* f*")
 def forward_by_output(first, last, x, n, c, weight, bias, biased, relu, k, y, turns, buffer, sums):
-    """As `forward`, with outputs as lanes."""
-    for output in range(first, last, OUTPUTS):
-        count = min(OUTPUTS, last - output)
-        width = (count + L - 1) // L * L
-        for depth in range(0, c, STEPS):
-            d = min(STEPS, c - depth)
-            to_rows(at(weight, output * c + depth), c, d, count, buffer, turns)
-            product_of_rows(n, d, at(x, depth), c, buffer, OUTPUTS, width, sums, OUTPUTS, depth)
+    """As `forward`, with outputs as lanes, for at most eight examples. What is left of c is turned beforehand."""
+    whole = c // L * L
+    for output in range(first, last, L):
+        count, rows = min(L, last - output), at(weight, output * c)
+        product_of_turned(n, whole, x, rows, c, count, sums)
+        if whole < c:
+            to_rows(at(rows, whole), c, c - whole, count, buffer, turns)
+            product_of_rows(n, c - whole, at(x, whole), c, buffer, L, L, sums, L, whole)
         for image in range(n):
-            out, own = at(y, image * k + output), at(sums, image * OUTPUTS)
+            out, own = at(y, image * k + output), at(sums, image * L)
             if biased:
                 for j in range(count):
                     own[j] += bias[output + j]
@@ -176,11 +176,11 @@ def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> 
     (n, c), k = x.shape, weight.shape[0]
     given = address(weight if bias is None else bias)
     if n <= ALONE:
-        turns = _rows(STEPS, OUTPUTS)
+        turns = _rows(L, L)
         told = address(x), n, c, address(weight), given, bias is not None, relu, k, address(y), turns.at.places
 
         def by_output(first: int, last: int) -> None:
-            scratch = Scratch(STEPS * OUTPUTS, n * OUTPUTS)
+            scratch = Scratch(L * L, ALONE * L)
             place, size = scratch.piece(0)
             fill(place, size if k % L else 0, 0)  # lanes of no output, if there are any
             forward_by_output(first * L, min(last * L, k), *told, *scratch.addresses())

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gpucnn_loops.language import floats, helper, intrinsic, ir, types, words
@@ -17,6 +19,16 @@ from gpucnn_loops.vector import I32, I64, F, L, at, chosen, lanes_before, load, 
 
 ZERO = np.float32(0)
 BLOCK = 16 if "avx512f" in FEATURES else 8 if "avx2" in FEATURES else 4  # numbers in a register: 16×16 are turned in blocks that fit
+PART = ir.VectorType(F, BLOCK)
+
+
+def turned_of(builder: Any, rows: list[Any]) -> list[Any]:
+    """The columns of `BLOCK` vectors of so many lanes."""
+    half = BLOCK // 2
+    low, high = (ir.Constant(ir.VectorType(I32, BLOCK), [start + i // 2 + BLOCK * (i % 2) for i in range(BLOCK)]) for start in (0, half))
+    for _ in range(BLOCK.bit_length() - 1):
+        rows = [builder.shuffle_vector(rows[i], rows[i + half], mask) for i in range(half) for mask in (low, high)]
+    return rows
 
 
 @intrinsic
@@ -29,17 +41,10 @@ def turn16(typing, a, a_step, b, places):
         def number(i):
             return ir.Constant(I64, i)
 
-        def mask(start):
-            return ir.Constant(ir.VectorType(I32, BLOCK), [start + i // 2 + BLOCK * (i % 2) for i in range(BLOCK)])
-
-        kind, half = ir.VectorType(F, BLOCK), BLOCK // 2
-        low, high = mask(0), mask(half)
         for i0 in range(0, L, BLOCK):
             for j0 in range(0, L, BLOCK):
-                rows = [load_at(bl, bl.gep(a, [bl.add(bl.mul(number(i0 + i), a_step), number(j0))]), kind) for i in range(BLOCK)]
-                for _ in range(BLOCK.bit_length() - 1):
-                    rows = [bl.shuffle_vector(rows[i], rows[i + half], m) for i in range(half) for m in (low, high)]
-                for j, row in enumerate(rows):
+                rows = [load_at(bl, bl.gep(a, [bl.add(bl.mul(number(i0 + i), a_step), number(j0))]), PART) for i in range(BLOCK)]
+                for j, row in enumerate(turned_of(bl, rows)):
                     store_at(bl, row, bl.gep(b, [bl.add(bl.load(bl.gep(places, [number(j0 + j)])), number(i0))]))
         return c.get_dummy_value()
 

@@ -42,14 +42,15 @@ def store_at(builder: Any, value: Any, pointer: Any) -> None:
 
 
 def splat_of(builder: Any, scalar: Any, kind: Any = V) -> Any:
-    """A vector of one number, 16 times."""
+    """A vector of one number in all lanes."""
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(I32, 0))
-    return builder.shuffle_vector(one, one, ir.Constant(IV, [0] * L))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count))
 
 
 def fma_of(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a·b + c."""
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(V, [V, V, V]), f"llvm.{FMA}.v{L}f32")
+    kind = a.type
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), f"llvm.{FMA}.v{kind.count}f32")
     return builder.call(function, [a, b, c])
 
 

@@ -93,6 +93,13 @@ def turn16(a: Pointer, a_step: int, b: Pointer, places: Pointer) -> None:
         store(b, places[j], rows[:, j])
 
 
+def turned_tile(Q: int, m: int, n: int, x: Pointer, w: Pointer, ws: int, count: int, y: Pointer) -> None:
+    def rows(of: Pointer, have: int, places: int) -> Any:
+        return np.stack([load(of, min(i, have - 1) * ws, n) for i in range(places)]).astype(np.float64) if n else np.zeros((places, 0))
+
+    y.array[y.part(0, 16 * Q)] = (rows(x, m, Q) @ rows(w, count, 16).T).reshape(-1)
+
+
 def tile(Q: int, W: int, n: int, x: Pointer, rows: Any, row: int, cols: Any, w: Pointer, ws: int, y: Pointer, ys: int, mode: int) -> None:
     def place(places: Any, index: int) -> Any:  # of a table, or a distance
         return places[index] if isinstance(places, Pointer) else places * index
@@ -168,6 +175,7 @@ INTRINSICS: dict[str, Callable[..., Any]] = {
     "relu_first": relu_first,
     "sum16": sum16,
     "turn16": turn16,
+    "turned_tile": turned_tile,
     "tile": tile,
     "lane_tile": lane_tile,
     "window_sums": window_sums,
@@ -313,7 +321,7 @@ def main() -> None:
         np.testing.assert_array_equal(cpu.max_pool2d(x, window, places=False)[0], y)
         cpu.max_pool2d_grad(y, indices, window, relu=y)
         cpu.avg_pool2d_grad(cpu.avg_pool2d(x, window), window)
-    for n, c, k, many in ((1, 1, 1, 256), (17, 20, 18, 256), (18, 70, 40, 16)):
+    for n, c, k, many in ((1, 1, 1, 256), (5, 35, 18, 256), (17, 20, 18, 256), (18, 70, 40, 16)):
         dense.STEPS, dense.MANY = (16, many) if many < 256 else (128, many)  # wide strips for as few rows as can be computed here
         x, weight, bias = (rng.standard_normal(shape, dtype=F) for shape in ((n, c), (k, c), (k,)))
         y = cpu.dense(x, weight, bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,10 @@ SIZES = [
     (8, 300, 45),
     (2, 17, 3),
     (3, 129, 16),
+    (4, 335, 50),
+    (5, 16, 17),
+    (6, 15, 40),
+    (9, 400, 33),
     (7, 31, 37),
     (16, 64, 64),
     (61, 130, 11),
@@ -68,7 +73,7 @@ def test_an_example_has_the_same_bits_in_every_batch(rng: np.random.Generator) -
     x, weight = rng.standard_normal((300, 2077), dtype=np.float32), rng.standard_normal((135, 2077), dtype=np.float32)
     y = cpu.dense(x, weight)
     dx = cpu.dense_input_grad(y, weight)
-    for size in (1, 3, 8, 9, 16, 32, 65, 255):
+    for size in (*range(1, 10), 16, 32, 65, 255):
         np.testing.assert_array_equal(cpu.dense(x[:size], weight), y[:size])
         np.testing.assert_array_equal(cpu.dense_input_grad(np.ascontiguousarray(y[:size]), weight), dx[:size])
 
@@ -99,8 +104,8 @@ def test_threads_share_examples_where_these_suffice_and_the_bits_are_the_same(
 
 def test_a_negative_zero_stays_one_without_a_bias() -> None:
     """A sum of products that are all too small is −0, and −0 + 0 would be 0."""
-    x, weight = np.full((64, 3), -1e-30, np.float32), np.full((128, 3), 1e-30, np.float32)
-    for size in (1, 8, 64):
+    for inputs, size in itertools.product((3, 16, 19), (1, 8, 64)):
+        x, weight = np.full((64, inputs), -1e-30, np.float32), np.full((128, inputs), 1e-30, np.float32)
         np.testing.assert_array_equal(np.signbit(cpu.dense(x[:size], weight)), np.signbit(cpu.dense(x[:1], weight))[0, 0])
         assert not np.signbit(cpu.dense(x[:size], weight, np.zeros(128, np.float32))).any()
 
