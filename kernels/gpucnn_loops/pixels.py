@@ -16,12 +16,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops import tables
+from gpucnn_loops import pixel_sums, tables
 from gpucnn_loops.after import After, Norm, after_sums, with_other
 from gpucnn_loops.crew import share
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.language import cgutils, floats, intrinsic, ir, types, words
 from gpucnn_loops.loops import loop
+from gpucnn_loops.pixel_sums import PixelSums
 from gpucnn_loops.tables import Frame, Images, Sliding, Tables, Window, framed, images, lanes
 from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.tile import ROWS, WIDE
@@ -272,7 +273,8 @@ class Pixels:
     def __init__(self, c: int, k: int, window: Window, groups: int = 1) -> None:
         self.c, self.k, self.groups, self.taps = c // groups, k // groups, groups, math.prod(window.kernel)
         self.direct = Direct(c, k, window, groups)
-        self.weight_grad = self.direct.weight_grad
+        sums = PixelSums(c, k, window, groups) if pixel_sums.gains(self.c, self.k, window) else None
+        self.weight_grad = self.direct.weight_grad if sums is None else sums.weight_grad
         self.ahead = _road(self.c, self.k, window)
         self.behind = _road(self.k, self.c, back(window)) if window.stride == (1, 1) else None
 
@@ -336,4 +338,5 @@ def _strip(c: int, k: int, window: Window, frame: Frame) -> int:
 
 def fits(c: int, k: int, window: Window, groups: int = 1) -> bool:
     """Whether one of the passes gains."""
-    return gains(c // groups, k // groups, window) or (window.stride == (1, 1) and gains(k // groups, c // groups, back(window)))
+    c, k = c // groups, k // groups
+    return gains(c, k, window) or pixel_sums.gains(c, k, window) or (window.stride == (1, 1) and gains(k, c, back(window)))

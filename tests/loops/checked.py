@@ -17,7 +17,7 @@ from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays, hold,
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import _engine, roads, units
 from gpucnn.ops.shapes import pool_window
-from gpucnn_loops import dense, pixels, tables, threads
+from gpucnn_loops import dense, pixel_sums, pixels, tables, threads
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.language import Helper, Intrinsic
 from gpucnn_loops.loops import Loop, every
@@ -100,6 +100,17 @@ def turned_tile(Q: int, m: int, n: int, x: Pointer, w: Pointer, ws: int, count: 
     y.array[y.part(0, 16 * Q)] = (rows(x, m, Q) @ rows(w, count, 16).T).reshape(-1)
 
 
+def row_tile(
+    Q: int, T: int, rows: int, vectors: int, dy: Pointer, plane: int, x: Pointer, wide: int, cols: Pointer, inside: Any, y: Pointer, ys: int
+) -> None:
+    lanes = np.where(np.arange(16 * vectors) < 16 * (vectors - 1), True, np.tile(inside.view(INT) < 0, vectors))
+    for t in range(T):
+        pixels = np.stack([np.where(lanes, load(x, cols[t] + i * wide, 16 * vectors), 0) for i in range(rows)]).astype(np.float64)
+        for q in range(Q):
+            gradients = load(dy, q * plane, 16 * vectors * rows)
+            y.array[y.part(q * ys + 16 * t, 16)] += (gradients * pixels.reshape(-1)).reshape(-1, 16).sum(axis=0)
+
+
 def tile(Q: int, W: int, n: int, x: Pointer, rows: Any, row: int, cols: Any, w: Pointer, ws: int, y: Pointer, ys: int, mode: int) -> None:
     def place(places: Any, index: int) -> Any:  # of a table, or a distance
         return places[index] if isinstance(places, Pointer) else places * index
@@ -175,6 +186,7 @@ INTRINSICS: dict[str, Callable[..., Any]] = {
     "relu_first": relu_first,
     "sum16": sum16,
     "turn16": turn16,
+    "row_tile": row_tile,
     "turned_tile": turned_tile,
     "tile": tile,
     "lane_tile": lane_tile,
@@ -287,8 +299,8 @@ def main() -> None:
         (1, 1, 6, 26, 3, 5, 5, 1, 2, 1, 1),
         (1, 17, 6, 7, 16, 5, 5, 1, 2, 1, 1),
     ]
-    # Blocks of pixels, and several strips of them, for as few pixels as can be computed here.
-    pixels.LARGE, pixels.BOTH, pixels.STRIP = 1, 1, 1 << 11
+    # Blocks of pixels, several strips of them, and bands of a gradient, for as few pixels as can be computed here.
+    pixels.LARGE, pixels.BOTH, pixels.STRIP, pixel_sums.BAND = 1, 1, 1 << 11, 200
     for case in cases:
         regions.clear()
         roads.convolution.cache_clear()

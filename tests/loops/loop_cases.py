@@ -71,6 +71,9 @@ PIXELS: list[tuple[Any, ...]] = [
     (2, 3, 3, 3, 3, 2, 3, 1, ((0, 0), (1, 1)), 1, 1),  # fewer outputs than lanes
     (2, 17, 61, 53, 47, 1, 1, 1, 0, 1, 1),  # by blocks, the last of which is half full and one more
     (1, 130, 65, 17, 20, 1, 1, 1, 0, 1, 1),  # several strips of blocks, and two vectors at the end
+    (2, 3, 41, 33, 7, 3, 5, (2, 1), ((1, 2), (2, 1)), (1, 2), 1),  # its gradient of the weight
+    (17, 6, 12, 32, 8, 3, 3, 1, 1, 1, 2),
+    (1, 2, 70, 60, 13, 3, 3, 1, 1, 1, 1),  # several bands of dy's rows
 ]
 WINOGRAD: list[tuple[Any, ...]] = [
     (1, 16, 12, 12, 16, 3, 3, 1, 1, 1, 1),
@@ -116,6 +119,25 @@ def plan_of(given: dict[str, Any]) -> Any:
     return roads.convolution(given["x"].shape[1], given["weight"].shape[0], given["window"], given["groups"])
 
 
+def check_weight(dweight: Any, dbias: Any, a: dict[str, Any], fast: bool = False) -> None:
+    """Asserts that the gradients of weight and bias are the reference's, within what rounding can do, by Winograd's way if `fast`."""
+    e, window, groups = exact(a), a["window"], a["groups"]
+    n, positions = len(a["x"]), window.output[0] * window.output[1]
+    magnitude, terms = (
+        winograd_weight_grad(e["dy"], e["x"], window.padding, matrices(window.kernel[0]))
+        if fast
+        else (reference.conv2d_weight_grad(np.abs(e["dy"]), np.abs(e["x"]), window, groups), n * positions + 8)
+    )
+    check(dweight, reference.conv2d_weight_grad(e["dy"], e["x"], window, groups), magnitude=magnitude, terms=terms, direction="weight_grad")
+    check(
+        dbias,
+        reference.bias_grad(e["dy"]),
+        magnitude=reference.bias_grad(np.abs(e["dy"])),
+        terms=n * positions + 8,
+        direction="weight_grad",
+    )
+
+
 def hold(plan: Any, a: dict[str, Any]) -> None:
     """Asserts that the three passes of a plan are the reference's, within what rounding can do."""
     e = exact(a)
@@ -155,20 +177,7 @@ def hold(plan: Any, a: dict[str, Any]) -> None:
 
     dweight, dbias = nan_like(a["weight"]), nan_like(a["bias"])
     plan.weight_grad(a["dy"], a["x"], dweight, dbias)
-    n, positions = len(a["x"]), window.output[0] * window.output[1]
-    magnitude, terms = (
-        winograd_weight_grad(e["dy"], e["x"], window.padding, matrices(r))
-        if fast
-        else (reference.conv2d_weight_grad(np.abs(e["dy"]), np.abs(e["x"]), window, groups), n * positions + 8)
-    )
-    check(dweight, reference.conv2d_weight_grad(e["dy"], e["x"], window, groups), magnitude=magnitude, terms=terms, direction="weight_grad")
-    check(
-        dbias,
-        reference.bias_grad(e["dy"]),
-        magnitude=reference.bias_grad(np.abs(e["dy"])),
-        terms=n * positions + 8,
-        direction="weight_grad",
-    )
+    check_weight(dweight, dbias, a, fast)
     alone = nan_like(dweight)
     plan.weight_grad(a["dy"], a["x"], alone, None)
     np.testing.assert_array_equal(alone, dweight)

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays, hold, nan_like, plan_of
+from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays, check_weight, hold, nan_like, plan_of, window_of
 
 from gpucnn.ops.cpu import conv as reference
 from gpucnn.ops.cpu import roads
 from gpucnn.ops.shapes import conv_window
+from gpucnn_loops import pixel_sums, tables
 from gpucnn_loops.depthwise import Depthwise
 from gpucnn_loops.direct import Direct
+from gpucnn_loops.pixel_sums import PixelSums
 from gpucnn_loops.pixels import Pixels, back, gains
 from gpucnn_loops.whole import Whole
 from gpucnn_loops.winograd_plan import Winograd, fits
@@ -39,6 +41,39 @@ def test_each_pass_is_the_references(case: tuple[Any, ...], road: type, rng: np.
 def test_the_direct_road_takes_every_shape(case: tuple[Any, ...], rng: np.random.Generator) -> None:
     given = arrays(case, rng)
     hold(Direct(given["x"].shape[1], len(given["bias"]), given["window"], given["groups"]), given)
+
+
+def by_row(case: tuple[Any, ...]) -> bool:
+    window = window_of(case)
+    return window.stride[1] == 1 and min(before for before, _ in window.padding) >= 0
+
+
+@pytest.mark.parametrize("case", [case for case in (*DIRECT, *PIXELS, *WHOLE, *WINOGRAD) if by_row(case)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_sums_of_pixels_take_every_shape_at_a_step_of_one(
+    case: tuple[Any, ...], threads: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "number", lambda: threads)  # an image is divided among them
+    a = arrays(case, rng)
+    got, dbias = nan_like(a["weight"]), nan_like(a["bias"])
+    PixelSums(a["x"].shape[1], len(a["bias"]), a["window"], a["groups"]).weight_grad(a["dy"], a["x"], got, dbias)
+    check_weight(got, dbias, a)
+    monkeypatch.undo()
+    again = nan_like(got)
+    PixelSums(a["x"].shape[1], len(a["bias"]), a["window"], a["groups"]).weight_grad(a["dy"], a["x"], again, None)
+    np.testing.assert_array_equal(got, again)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_pixels_behind_a_row_of_outputs_do_not_count(value: float, rng: np.random.Generator) -> None:
+    """The last vector of a row goes on into the next one, whose first pixels meet the first taps alone."""
+    a = arrays((2, 2, 9, 30, 4, 3, 3, 1, 0, 1, 1), rng)
+    a["x"][1, 1, 5, 0] = a["x"][0, 0, 8, 29] = value
+    got = nan_like(a["weight"])
+    PixelSums(2, 4, a["window"]).weight_grad(a["dy"], a["x"], got, None)
+    met = np.zeros((2, 3, 3), bool)
+    met[1, :, 0] = met[0, 2, 2] = True
+    np.testing.assert_array_equal(np.isfinite(got), np.broadcast_to(~met, got.shape))
 
 
 @st.composite
@@ -76,7 +111,7 @@ def test_any_winograd(case: tuple[Any, ...], seed: int) -> None:
     hold(Winograd(given["x"].shape[1], len(given["bias"]), given["window"]), given)
 
 
-@pytest.mark.parametrize("case", [WINOGRAD[1], WINOGRAD[2], DIRECT[3], DEPTHWISE[1], PIXELS[2], PIXELS[3]])
+@pytest.mark.parametrize("case", [WINOGRAD[1], WINOGRAD[2], DIRECT[3], DEPTHWISE[1], *PIXELS[1:4], PIXELS[9]])
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e37])
 def test_what_is_not_finite_means_what_it_means_in_the_reference(case: tuple[Any, ...], value: float, rng: np.random.Generator) -> None:
     a = arrays(case, rng)
@@ -145,6 +180,9 @@ def test_pixels_are_lanes_where_that_gains() -> None:
     assert gains(1, 6, window(28, 5, 2)) and gains(16, 6, back(window(14, 5))) and gains(64, 64, window(14, 1))
     assert not gains(6, 16, window(14, 5))  # all lanes are filters
     assert not gains(64, 128, window(7, 1))  # 49 pixels in 64 lanes
+    of_weight = pixel_sums.gains
+    assert of_weight(1, 6, window(28, 5, 2)) and of_weight(3, 6, window(32, 5)) and of_weight(3, 8, window(112, 3, 1))
+    assert not of_weight(6, 16, window(14, 5)) and not of_weight(16, 6, window(8, 3, 1)) and not of_weight(1, 6, window(28, 5, 2, stride=2))
     assert not gains(1, 6, window(28, 5, 2, stride=2)) and not gains(16, 6, back(window(14, 2, 3)))
 
 
