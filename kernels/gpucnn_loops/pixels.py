@@ -92,11 +92,13 @@ def _wide(m, n, x, w, cols, total, y, ys, vectors, width, normed, relu):
         four = total - lane >= 4 * L or (total - lane > 2 * L and total >= 4 * L)
         at_once = 4 * L if four else L
         first, row = min(lane, total - at_once), 0
-        for left in range((m + 4) // 5, 0, -1):
+        for left in range((m + 5) // 6, 0, -1):  # six are not quicker than five, but LeNet's first layer has six
             q = (m - row + left - 1) // left
             by, pixels, to, own = at(x, row * n), at(w, first), at(y, row * ys + first), at(vectors, row)
             if four:
-                if q == 5:
+                if q == 6:
+                    pixel_tile(6, 4, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
+                elif q == 5:
                     pixel_tile(5, 4, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
                 elif q == 4:
                     pixel_tile(4, 4, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
@@ -107,7 +109,9 @@ def _wide(m, n, x, w, cols, total, y, ys, vectors, width, normed, relu):
                 else:
                     pixel_tile(1, 4, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
             else:
-                if q == 5:
+                if q == 6:
+                    pixel_tile(6, 1, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
+                elif q == 5:
                     pixel_tile(5, 1, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
                 elif q == 4:
                     pixel_tile(4, 1, n, by, n, pixels, cols, to, ys, own, width, normed, relu)
