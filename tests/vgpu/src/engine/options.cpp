@@ -38,7 +38,7 @@ static Options from_environment() {
   x.without = text("VGPU_WITHOUT", "");
   x.cache = text("VGPU_CACHE", text("TMPDIR", "/tmp") + "/vgpu-cache-" + std::to_string(getuid()));
   x.compiler = text("VGPU_CC", "gcc");
-  x.optimize = text("VGPU_OPT", "-O1");
+  x.optimize = text("VGPU_OPT", "-Og");
   x.march = text("VGPU_MARCH", "native");
   x.report = text("VGPU_REPORT", "");
   return x;
