@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from gpucnn.cli import together
-from gpucnn.cli.options import filled, named, whole
+from gpucnn.cli.options import filled, in_any_case, named, whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Status
 from gpucnn.device import NAMES as DEVICES
@@ -74,7 +74,12 @@ def profile(
         str, typer.Option(metavar="MODE", help=f"How exact convolutions and dense layers are on tensor cores: {', '.join(MODES)}.")
     ] = "highest",
     device: Annotated[
-        str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures the CPU's operations.")
+        str,
+        typer.Option(
+            parser=in_any_case(DEVICES),
+            metavar="NAME",
+            help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures the CPU's operations.",
+        ),
     ] = "auto",
     json: Annotated[
         Path | None, typer.Option(parser=named, metavar="FILE", help="Write the profile, for --against.", show_default=False)

@@ -14,7 +14,7 @@ import typer
 import gpucnn
 from gpucnn import experiment
 from gpucnn.answers import images_of
-from gpucnn.cli.options import ModelFile, named
+from gpucnn.cli.options import ModelFile, in_any_case, named
 from gpucnn.cli.program import app
 from gpucnn.errors import CheckpointError
 from gpucnn.files import check_target
@@ -44,7 +44,12 @@ def view(
         ),
     ] = None,
     dtype: Annotated[
-        str, typer.Option(metavar="NAME", help="Type of the weights: float32, or float16 for a page of half the size.")
+        str,
+        typer.Option(
+            parser=in_any_case(("float32", "float16")),
+            metavar="NAME",
+            help="Type of the weights: float32, or float16 for a page of half the size.",
+        ),
     ] = "float32",
     opened: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
