@@ -120,6 +120,28 @@ def test_predict_gives_probabilities_of_a_model_that_was_never_compiled(gpucnn, 
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="this system's file names are Unicode")
+@pytest.mark.parametrize(("last", "loss"), [(None, "binary_crossentropy"), ("sigmoid", "binary_crossentropy"), ("sigmoid", None)])
+def test_one_output_is_the_probability_of_the_second_class(gpucnn, folder, last, loss):
+    model = gc.Sequential(gc.Flatten(), gc.Dense(1, activation=last)).build((1, 12, 12), device="cpu", seed=1)
+    if loss is not None:
+        model.compile("sgd", loss)
+    model.metadata["class_names"] = ["across", "down"]
+    model.save("m.safetensors")
+    image = sorted((folder / "down").glob("*.png"))[0]
+    result = gpucnn("predict", "m.safetensors", image, "--top", 2, "--device", "cpu")
+    assert result.status == 0, result.err
+    words = result.last.split()
+    given = dict(zip(words[1::3], map(float, words[2::3]), strict=True))
+    weight, bias = (model.parameters[f"dense_1.{name}"].value for name in ("weight", "bias"))
+    score = gc.data.read_image(image).reshape(-1) / 255 @ weight.reshape(-1) + bias[0]
+    assert given == {
+        "down": pytest.approx(100 / (1 + np.exp(-score)), abs=0.06),
+        "across": pytest.approx(100 / (1 + np.exp(score)), abs=0.06),
+    }
+    evaluated = gpucnn("evaluate", "m.safetensors", "--dataset", folder, "--classes", "--device", "cpu")
+    assert evaluated.status == 0 and "across" in evaluated.out, evaluated.err
+
+
 def test_a_file_name_that_is_no_text(digits, tmp_path):
     path = os.fsencode(tmp_path) + b"/\xff.npy"
     with open(path, "wb") as file:
