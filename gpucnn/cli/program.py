@@ -22,6 +22,7 @@ from gpucnn.surroundings import OUTPUT, complain, flag, say
 from gpucnn.text import message, reason_of, shortened
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, and a limit to the size of a file
+HELP = ("-h", "--help")
 
 app = typer.Typer(
     name="gpucnn",
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={"help_option_names": [*HELP], "max_content_width": 110},
 )
 
 
@@ -133,7 +134,8 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return f"out of memory ({error}): use a smaller batch size"
-    if isinstance(error, OSError) and error.filename == OUTPUT:
+    helped = not {*HELP}.isdisjoint(sys.argv)  # the parser prints that by itself, and names nothing when it cannot
+    if isinstance(error, OSError) and error.filename == (None if helped else OUTPUT):
         return f"{OUTPUT} cannot be written ({reason_of(error)}): free some room there, or send it to another file or program"
     if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd(), the only one that names nothing
         return "the current folder does not exist any more: change to one that does"
