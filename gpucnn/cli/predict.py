@@ -45,7 +45,7 @@ def predict(
     model = experiment.model_file(model)
     chosen, table = answers.images_of(images), None if csv is None else user_path(csv)
     if table is not None:
-        check_target(table, "--csv", {"the model itself": [model], "one of the images": chosen})
+        check_target(table, "--csv", {"the model itself": [model], **experiment.run_files(model), "one of the images": chosen})
     network = gpucnn.load(model, device=device)
     # All images are read before the first prediction, so that a bad one at the end is reported at once.
     asked = answers.Images(network.input_shape).read(chosen)

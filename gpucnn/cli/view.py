@@ -62,7 +62,7 @@ def view(
 
     path, target = experiment.model_file(model), user_path(output)
     shown_there = images_of(images or [])
-    check_target(target, "-o", {"the model itself": [path], "one of the images": shown_there})
+    check_target(target, "-o", {"the model itself": [path], **experiment.run_files(path), "one of the images": shown_there})
     network = _loaded(path)
     if images:
         chosen = pictures.of_files(network, shown_there, listed(images))

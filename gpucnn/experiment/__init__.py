@@ -23,6 +23,7 @@ from gpucnn.experiment.trained import (
     fit_to,
     model_file,
     noted_background,
+    run_files,
     taken_size,
     trained_on,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "load_data",
     "model_file",
     "noted_background",
+    "run_files",
     "run_notes",
     "taken_size",
     "train",

@@ -12,7 +12,7 @@ from gpucnn.data import fit_channels
 from gpucnn.data.background import DARK, LIGHT
 from gpucnn.data.dataset import DATASETS
 from gpucnn.errors import CheckpointError
-from gpucnn.experiment.folder import CHECKPOINT, MODEL
+from gpucnn.experiment.folder import CHECKPOINT, FILES, MODEL
 from gpucnn.experiment.options import GONE, has_gone, noted_folder, run_notes
 from gpucnn.files import exists
 from gpucnn.model import Sequential
@@ -57,6 +57,11 @@ def model_file(path: Path) -> Path:
         why = "its run is not complete: continue it with gpucnn train --resume" if begun else "there is no run"
         raise CheckpointError(f"{path} is a folder without {MODEL} ({why}): name a model, or the folder of a run")
     return path / MODEL
+
+
+def run_files(path: Path) -> dict[str, list[Path]]:
+    """The files of the run that wrote the model `path`, for `check_target`: nothing else that is written may replace one of them."""
+    return {"a file of the model's run": [path.parent / name for name in FILES if path.name == MODEL]}
 
 
 def noted_background(model: Sequential) -> str | None:

@@ -369,6 +369,17 @@ def test_predict_says_that_a_model_gives_no_numbers(gpucnn):
     )
 
 
+@pytest.mark.parametrize(("command", "option"), [("predict", "--csv"), ("view", "--output")])
+def test_what_is_written_replaces_no_file_of_the_run(gpucnn, digits, command, option):
+    np.save("x.npy", np.zeros((8, 8), np.uint8))
+    images = ["x.npy"] if command == "predict" else ["--no-open"]
+    for name in ("checkpoint.safetensors", "history.csv", "report.csv"):
+        before = (digits.path / name).read_bytes()
+        sentence = gpucnn(command, digits.path, *images, option, digits.path / name).sentence
+        assert f"{digits.path / name} is a file of the model's run: name another file" in sentence
+        assert (digits.path / name).read_bytes() == before
+
+
 def test_predict_takes_folders_and_writes_a_table(gpucnn, tmp_path):
     names = ["=1+1", "b", "c,d"]
     model = gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 4, 4), device="cpu")
