@@ -64,6 +64,7 @@ def profile(
     kernels: Annotated[
         str | None,
         typer.Option(
+            parser=filled,
             metavar="TEXT",
             help="With --arch, instead of a step: single kernels with TEXT in their names; all; or shapes, the requirements of the "
             "named shapes.",
