@@ -115,11 +115,19 @@ def complaint(error: Exception) -> str:
             return str(error.format_message())
         if (file := _taken_for_option(error)) is not None:
             return message(f"gpucnn: {file} begins as options do: name it ./{file}, or write -- before it")
-        command = getattr(getattr(error, "ctx", None), "command_path", "gpucnn")
-        return message(f"gpucnn: {words.rstrip('.')} (see {command} --help)")
+        return message(f"gpucnn: {words.rstrip('.')} (see {_command_of(error)} --help)")
     if isinstance(error, (GpucnnError, ValueError, TypeError, OSError, MemoryError)):
         return message(f"gpucnn: {_sentence(error)}")
     return message(f"gpucnn: this is a bug, {type(error).__name__}: {error} (set GPUCNN_DEBUG=1 for the traceback, and please report it)")
+
+
+def _command_of(error: Exception) -> str:
+    """The command that an error of the parser is about. One about an option without its value, or with one too many, does not say."""
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        return str(context.command_path)
+    known = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
+    return " ".join(["gpucnn", *(word for word in sys.argv[1:2] if word in known)])
 
 
 def _taken_for_option(error: Exception) -> str | None:
