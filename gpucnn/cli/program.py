@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 import gpucnn
 from gpucnn import experiment
@@ -23,8 +26,25 @@ from gpucnn.text import message, reason_of, shortened
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, and a limit to the size of a file
 HELP = ("-h", "--help")
+F = TypeVar("F", bound=Callable[..., Any])
 
-app = typer.Typer(
+
+class Command(TyperCommand):
+    """A command whose help names its arguments without Python's types, such as <list[Path]>, which newer versions of Typer add."""
+
+    def get_help(self, ctx: Any) -> str:
+        def blank(found: re.Match[str]) -> str:
+            return found[1] + " " * (len(found[0]) - len(found[1]))  # what stands behind stays in its column
+
+        return re.sub(r"^(  [A-Z]+) <[\w\[\]]+>", blank, super().get_help(ctx), flags=re.MULTILINE)
+
+
+class App(typer.Typer):
+    def command(self, *names: Any, **settings: Any) -> Callable[[F], F]:
+        return super().command(*names, cls=Command, **settings)
+
+
+app = App(
     name="gpucnn",
     help="Train and run small convolutional networks: on an NVIDIA GPU with kernels in plain Python, or on the CPU with compiled loops.",
     add_completion=False,

@@ -188,6 +188,7 @@ def test_help_fits_the_terminal(gpucnn, monkeypatch, command, columns):
     assert (result.status, result.err) == (0, "")
     assert max(map(len, result.out.splitlines())) <= columns
     assert "..." not in result.out.replace("IMAGE}...", "").replace("IMAGE...", "").replace("[ARGS]...", "")  # nothing cut off
+    assert re.search(r"<\w", result.out) is None  # no type of Python
     assert gpucnn(*command, "-h").out == result.out
 
 
