@@ -92,10 +92,11 @@ class Images:
         found = []
         if self.changed:
             (path, (channels, height, width)), count = self.changed[0], len(self.changed)
+            done = "converted" if all(shape[1:] == self.shape[1:] for _, shape in self.changed) else "resized"
             colour = "" if channels == self.shape[0] else f" in {COLOURS[channels]}"
             which = f"{path}, {height}×{width}{colour}, was" if count == 1 else f"{count:,} images ({path}, {height}×{width}{colour}) were"
             to = "" if channels == self.shape[0] else f" in {COLOURS[self.shape[0]]}"
-            found.append(f"{which} resized to {self.shape[1]}×{self.shape[2]}{to}, the input size of the model")
+            found.append(f"{which} {done} to {self.shape[1]}×{self.shape[2]}{to}, the input size of the model")
         if self.turned and invert != "always":
             other = LIGHT if usual == DARK else DARK
             which = f"{self.turned[0]} looks" if len(self.turned) == 1 else f"{len(self.turned):,} images ({self.turned[0]}) look"

@@ -104,9 +104,10 @@ def get_device(name: str | Device = "auto") -> Device:
     if name not in NAMES:
         raise DeviceError(f"unknown device {shown(name)}: the devices are {', '.join(NAMES)}")
     if name == "auto":
-        name = os.environ.get("GPUCNN_DEVICE") or name
+        given = os.environ.get("GPUCNN_DEVICE") or name
+        name = given.lower()  # as --device is taken
         if name not in NAMES:
-            raise DeviceError(f"unknown device {shown(name)} in GPUCNN_DEVICE: the devices are {', '.join(NAMES)}")
+            raise DeviceError(f"unknown device {shown(given)} in GPUCNN_DEVICE: the devices are {', '.join(NAMES)}")
     if name == "cpu":
         return _cpu()
     if name == "cuda" and simulated():

@@ -154,8 +154,9 @@ def writing(path: str | os.PathLike[str], *, folders: bool = True) -> Iterator[B
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # write() and fsync() do not tell which file it was
-            error.filename = os.fspath(target)
+        # write() and fsync() do not tell which file it was, and replace() names the temporary one.
+        if isinstance(error, OSError) and error.filename in (None, temporary, os.fspath(temporary)):
+            error.filename, error.filename2 = os.fspath(target), None
         raise
 
 
@@ -257,6 +258,9 @@ def _beside(target: Path) -> tuple[int, Path]:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         except FileExistsError:
             continue
+        except OSError as error:
+            error.filename = os.fspath(target)  # whose name the user knows
+            raise
         if fcntl is None:
             return handle, temporary
         with contextlib.suppress(OSError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpucnn.checks import COUNT, fraction, integer, pick, positive
+from gpucnn.checks import COUNT, fraction, integer, positive
 from gpucnn.data import Augmentation
 from gpucnn.data import augment as augmentations
 from gpucnn.optimizers import OPTIMIZERS, Optimizer
@@ -69,7 +69,7 @@ class OpenRecipe:
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):  # the registered names, however they were spelt
             object.__setattr__(self, name, known.first(getattr(self, name)))
         if self.augment is not None:
-            pick(self.augment, augmentations.choices(), "augmentation")
+            object.__setattr__(self, "augment", augmentations.choices().first(self.augment))
         if self.learning_rate is not None:
             positive(self.learning_rate, "learning rate")
         if self.epochs is not None:

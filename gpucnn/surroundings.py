@@ -154,12 +154,13 @@ def say(text: str, stream: Any = None, *, end: str = "\n") -> None:
     if stream is None or getattr(stream, "closed", False):
         return
     line = plain(text) + end
+    encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
-        try:
-            stream.write(line)
-        except UnicodeEncodeError:
-            encoding = getattr(stream, "encoding", None) or "ascii"
-            stream.write(line.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding))
+        line.encode(encoding)  # asked here, because a stream that escapes what it lacks takes a line as it is
+    except UnicodeEncodeError:
+        line = line.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        stream.write(line)
         if hasattr(stream, "flush"):
             stream.flush()
     except OSError as error:

@@ -58,6 +58,8 @@ def listed(names: Sequence[object], most: int = 12) -> str:
 def reason_of(error: BaseException) -> str:
     """A short reason for people: the system's words if there are any, on one line, without numbers and paths."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if isinstance(error, KeyError):  # whose words are the key alone
+        words = f"there is no {words}"
     return shortened(plain(" ".join(words.split()).rstrip(".")), 200) or type(error).__name__
 
 

@@ -52,8 +52,7 @@ def evaluate(
     model = experiment.model_file(model)
     network = gpucnn.load(model, device=device)
     network.data_format = "channels_first"  # as images are read here, whatever arrays the model was made for
-    if network.loss is None:
-        network.compile()
+    experiment.compiled(network)
     name, noted = (dataset, None) if dataset is not None else experiment.trained_on(network, user_path(model))
     # With another seed, images that the model was trained on would be among those that it is tested on.
     drawn = network.seed if seed is None else integer(seed, "seed", 0)
@@ -66,7 +65,7 @@ def evaluate(
             f"the model knows the classes {listed(names)}, and {data.name} has {listed(data.class_names)}: "
             "give the data set that it was trained on, or one with the same classes"
         )
-    outputs = max(network.output_shape[0], 2)  # one output tells two classes apart
+    outputs = experiment.class_count(network)
     if len(network.output_shape) == 1 and outputs < data.classes:
         raise ShapeError(
             f"the model tells {outputs} classes apart, and {data.name} has {data.classes}: give the data set that it was trained on, or "

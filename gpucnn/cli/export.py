@@ -32,7 +32,5 @@ def export(
         raise ArgumentError(f"{output} must end in .onnx, the only format that is written")
     check_target(user_path(output), "FILE", {})
     network = gpucnn.load(experiment.model_file(model), device="cpu")
-    if network.loss is None:
-        network.compile()  # the loss knows how raw outputs become probabilities
-    export_onnx(network, user_path(output), logits=logits)
+    export_onnx(experiment.compiled(network), user_path(output), logits=logits)
     say(f"wrote     {output}")

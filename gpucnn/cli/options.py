@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,12 @@ def filled(text: str) -> str:
     return text
 
 
+def in_any_case(names: Collection[str]) -> Callable[[str], str]:
+    """A parser that takes `names` in capitals as well, as models, optimizers and data sets are taken. It leaves any other word as it is,
+    for the error of whoever looks it up."""
+    return lambda text: text.lower() if text.lower() in names else text
+
+
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -38,7 +45,10 @@ DataDir = Annotated[
         show_default=False,
     ),
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto uses a GPU if there is one.")]
+Device = Annotated[
+    str,
+    typer.Option(parser=in_any_case(DEVICES), metavar="NAME", help=f"{', '.join(DEVICES)}; auto uses a GPU if there is one."),
+]
 Precision = Annotated[
     str,
     typer.Option(
@@ -53,6 +63,7 @@ ModelFile = Annotated[
 Invert = Annotated[
     str,
     typer.Option(
+        parser=in_any_case(answers.INVERT),
         metavar="WHEN",
         help=f"{', '.join(f'{name} ({words})' for name, words in answers.INVERT.items())}: images on a light background if the training "
         "images were on a dark one, or the other way round.",

@@ -12,7 +12,6 @@ from gpucnn import answers, experiment
 from gpucnn.checks import integer, pick
 from gpucnn.cli.options import Device, Invert, ModelFile, Precision, named, whole
 from gpucnn.cli.program import app
-from gpucnn.errors import CheckpointError
 from gpucnn.files import check_target
 from gpucnn.precision import mode, note_of, using
 from gpucnn.surroundings import say, user_path
@@ -40,15 +39,13 @@ def predict(
 
     Images are converted to the size and the colours of the training images. Notes say which images were changed, and which look inverted.
     """
-    import numpy as np
-
     top = integer(top, "top", 1)
     pick(invert, answers.INVERT, "way to invert")
     mode(precision)
     model = experiment.model_file(model)
     chosen, table = answers.images_of(images), None if csv is None else user_path(csv)
     if table is not None:
-        check_target(table, "--csv", {"the model itself": [model], "one of the images": chosen})
+        check_target(table, "--csv", {"the model itself": [model], **experiment.run_files(model), "one of the images": chosen})
     network = gpucnn.load(model, device=device)
     # All images are read before the first prediction, so that a bad one at the end is reported at once.
     asked = answers.Images(network.input_shape).read(chosen)
@@ -57,15 +54,10 @@ def predict(
     for note in filter(None, (*asked.notes(background, invert), note_of(precision, network.device.kind))):
         say(f"note: {note}")
     network.data_format = "channels_first"  # as images are read here, whatever arrays the model was made for
-    if network.loss is None:
-        network.compile()  # the loss knows how raw outputs become probabilities
     ranks = join("auto")
     with using(precision):
-        probabilities = network.predict(loaded, parallel=ranks)
-    if not np.isfinite(probabilities).all():
-        raise CheckpointError(f"{model} outputs NaN for an image: its weights are too large or broken; train it again, or get a new copy")
-    if probabilities.ndim != 2 or probabilities.shape[1] < 2 or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3):
-        raise CheckpointError(f"{model} is not a classifier: its outputs, {network.output_shape} of an image, are not class probabilities")
+        outputs = experiment.compiled(network).predict(loaded, parallel=ranks)
+    probabilities = experiment.class_probabilities(network, model, outputs)
     names = experiment.class_names(network, model) or [str(number) for number in range(probabilities.shape[1])]
     try:  # before anything is printed: a reader such as head may end the program
         if table is not None and not ranks.rank:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from gpucnn.cli import together
-from gpucnn.cli.options import filled, named, whole
+from gpucnn.cli.options import filled, in_any_case, named, whole
 from gpucnn.cli.program import app
 from gpucnn.cli.progress import Status
 from gpucnn.device import NAMES as DEVICES
@@ -64,6 +64,7 @@ def profile(
     kernels: Annotated[
         str | None,
         typer.Option(
+            parser=filled,
             metavar="TEXT",
             help="With --arch, instead of a step: single kernels with TEXT in their names; all; or shapes, the requirements of the "
             "named shapes.",
@@ -74,7 +75,12 @@ def profile(
         str, typer.Option(metavar="MODE", help=f"How exact convolutions and dense layers are on tensor cores: {', '.join(MODES)}.")
     ] = "highest",
     device: Annotated[
-        str, typer.Option(metavar="NAME", help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures the CPU's operations.")
+        str,
+        typer.Option(
+            parser=in_any_case(DEVICES),
+            metavar="NAME",
+            help=f"{', '.join(DEVICES)}; auto is the GPU, cpu measures the CPU's operations.",
+        ),
     ] = "auto",
     json: Annotated[
         Path | None, typer.Option(parser=named, metavar="FILE", help="Write the profile, for --against.", show_default=False)

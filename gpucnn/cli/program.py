@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 import gpucnn
 from gpucnn import experiment
@@ -22,15 +25,33 @@ from gpucnn.surroundings import OUTPUT, complain, flag, say
 from gpucnn.text import message, reason_of, shortened
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, and a limit to the size of a file
+HELP = ("-h", "--help")
+F = TypeVar("F", bound=Callable[..., Any])
 
-app = typer.Typer(
+
+class Command(TyperCommand):
+    """A command whose help names its arguments without Python's types, such as <list[Path]>, which newer versions of Typer add."""
+
+    def get_help(self, ctx: Any) -> str:
+        def blank(found: re.Match[str]) -> str:
+            return found[1] + " " * (len(found[0]) - len(found[1]))  # what stands behind stays in its column
+
+        return re.sub(r"^(  [A-Z]+) <[\w\[\]]+>", blank, super().get_help(ctx), flags=re.MULTILINE)
+
+
+class App(typer.Typer):
+    def command(self, *names: Any, **settings: Any) -> Callable[[F], F]:
+        return super().command(*names, cls=Command, **settings)
+
+
+app = App(
     name="gpucnn",
     help="Train and run small convolutional networks: on an NVIDIA GPU with kernels in plain Python, or on the CPU with compiled loops.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={"help_option_names": [*HELP], "max_content_width": 110},
 )
 
 
@@ -114,11 +135,19 @@ def complaint(error: Exception) -> str:
             return str(error.format_message())
         if (file := _taken_for_option(error)) is not None:
             return message(f"gpucnn: {file} begins as options do: name it ./{file}, or write -- before it")
-        command = getattr(getattr(error, "ctx", None), "command_path", "gpucnn")
-        return message(f"gpucnn: {words.rstrip('.')} (see {command} --help)")
+        return message(f"gpucnn: {words.rstrip('.')} (see {_command_of(error)} --help)")
     if isinstance(error, (GpucnnError, ValueError, TypeError, OSError, MemoryError)):
         return message(f"gpucnn: {_sentence(error)}")
     return message(f"gpucnn: this is a bug, {type(error).__name__}: {error} (set GPUCNN_DEBUG=1 for the traceback, and please report it)")
+
+
+def _command_of(error: Exception) -> str:
+    """The command that an error of the parser is about. One about an option without its value, or with one too many, does not say."""
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        return str(context.command_path)
+    known = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
+    return " ".join(["gpucnn", *(word for word in sys.argv[1:2] if word in known)])
 
 
 def _taken_for_option(error: Exception) -> str | None:
@@ -133,7 +162,8 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return f"out of memory ({error}): use a smaller batch size"
-    if isinstance(error, OSError) and error.filename == OUTPUT:
+    helped = not {*HELP}.isdisjoint(sys.argv)  # the parser prints that by itself, and names nothing when it cannot
+    if isinstance(error, OSError) and error.filename == (None if helped else OUTPUT):
         return f"{OUTPUT} cannot be written ({reason_of(error)}): free some room there, or send it to another file or program"
     if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd(), the only one that names nothing
         return "the current folder does not exist any more: change to one that does"

@@ -14,7 +14,7 @@ import typer
 import gpucnn
 from gpucnn import experiment
 from gpucnn.answers import images_of
-from gpucnn.cli.options import ModelFile, named
+from gpucnn.cli.options import ModelFile, in_any_case, named
 from gpucnn.cli.program import app
 from gpucnn.errors import CheckpointError
 from gpucnn.files import check_target
@@ -44,7 +44,12 @@ def view(
         ),
     ] = None,
     dtype: Annotated[
-        str, typer.Option(metavar="NAME", help="Type of the weights: float32, or float16 for a page of half the size.")
+        str,
+        typer.Option(
+            parser=in_any_case(("float32", "float16")),
+            metavar="NAME",
+            help="Type of the weights: float32, or float16 for a page of half the size.",
+        ),
     ] = "float32",
     opened: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in a browser.")] = True,
 ) -> None:
@@ -57,7 +62,7 @@ def view(
 
     path, target = experiment.model_file(model), user_path(output)
     shown_there = images_of(images or [])
-    check_target(target, "-o", {"the model itself": [path], "one of the images": shown_there})
+    check_target(target, "-o", {"the model itself": [path], **experiment.run_files(path), "one of the images": shown_there})
     network = _loaded(path)
     if images:
         chosen = pictures.of_files(network, shown_there, listed(images))

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn.checks import integer, pick, positive
+from gpucnn.checks import integer, positive
 from gpucnn.errors import ArgumentError, DataError
 from gpucnn.names import Registry
 from gpucnn.ops.augment import Augment
@@ -252,13 +252,15 @@ def device_augment(given: Callable[..., Any] | None) -> Augment | None:
 
 def for_images(name: str, side: int) -> Augmentation | None:
     """The augmentation called `name`, with a strength that suits images whose shorter side has `side` pixels; None for "none"."""
-    kind = pick(name, choices(), "augmentation")
+    kind = choices().pick(name)
     return None if kind is None else kind.for_side(side)
 
 
-def choices() -> dict[str, type[RandomChange] | None]:
+def choices() -> Registry[type[RandomChange] | None]:
     """All names with their classes, and "none"."""
-    return {"none": None, **AUGMENTATIONS}
+    found: Registry[type[RandomChange] | None] = Registry(AUGMENTATIONS.kind)
+    found.update({"none": None, **AUGMENTATIONS})
+    return found
 
 
 def _whole(owner: Any, name: str, least: int) -> None:
@@ -294,7 +296,7 @@ def augmentation(given: str | Mapping[str, Any] | Augmentation | None) -> Augmen
         raise TypeError(f"an augmentation must be a name, a config or an augmentation object, got {shown(given)}")
     config = {"name": given} if isinstance(given, str) else dict(given)
     name = config.pop("name", None)
-    kind = pick(name, choices(), "augmentation")
+    kind = choices().pick(name)
     try:
         if kind is None and config:
             raise TypeError("it has no settings")

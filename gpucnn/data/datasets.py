@@ -70,7 +70,7 @@ def load_dataset(
     size = None if image_size is None else size_of(image_size)
     request = Request(None if data_dir is None else user_path(data_dir), progress, download, seed, test_fraction, size, reading)
     if request.data_dir is not None:
-        search.check_given(request.data_dir)
+        search.check_given(request.data_dir, download=download)
     text = as_named(os.fspath(name))
     if text in DATASETS:
         if size is not None:

@@ -1,4 +1,4 @@
-"""Reading a file that may be compressed, and writing one completely or not at all."""
+"""Reading a file that may be compressed, or a .npy array, and writing one completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 
 from gpucnn.errors import DataError
 from gpucnn.files import regular_file, writing
@@ -85,3 +88,20 @@ def atomic_file(path: Path, error: type[DataError] = DataError) -> Iterator[Bina
             yield file
     except OSError as problem:
         raise error(f"{path} cannot be written ({reason_of(problem)}): free some space there, or choose another folder") from problem
+
+
+def load_npy(path: Path) -> Any:
+    """The array in a .npy file, or NumPy's object for an archive of that name. DataError for anything else.
+
+    It is mapped, so that a header that announces more than the file holds is rejected before memory is allocated.
+    """
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(len(MAGIC_PREFIX))
+        if begin != MAGIC_PREFIX and not begin.startswith(b"PK"):  # NumPy would call it a pickle, and say how to run it
+            raise ValueError("it does not begin as one")
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy may raise anything for a damaged file
+        raise DataError(
+            f"{path} cannot be read as a .npy array ({reason_of(error)}): write it again with numpy.save, without objects"
+        ) from error

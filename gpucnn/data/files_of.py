@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gpucnn.data import image_folder, npz, parquet, tables
 from gpucnn.data.dataset import Dataset, Request
+from gpucnn.data.files import load_npy
 from gpucnn.data.idx import read_idx
 from gpucnn.data.tidy import Part, dataset
 from gpucnn.errors import ArgumentError, DataError
@@ -141,10 +142,7 @@ def _npy(folder: Path, names: list[str], request: Request) -> Dataset | None:
 
 def _read_npy(path: Path) -> NDArray[Any]:
     path = regular_file(path, "a .npy array", empty=False)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # mapped, so that a false header costs no memory
-    except Exception as error:
-        raise DataError(f"{path} cannot be read as a .npy array ({reason_of(error)}): write it again with numpy.save") from None
+    array = load_npy(path)
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} is an archive, not an array: name it .npz")
     return array

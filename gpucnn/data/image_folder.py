@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +66,11 @@ def load(folder: Path, request: Request) -> Dataset:
             if absent := sorted(set(train) - set(classes[part])):
                 them = "it" if len(absent) == 1 else "them"
                 notes.append(message(f"{path} has no images of {listed(absent, 6)}: accuracies there say nothing about {them}"))
+        notes += [
+            message(f"{path} was skipped: the parts of a data set are named train, test and val")
+            for path in _like_parts(folder, train)
+            if path not in parts.values()
+        ]
     else:
         train, test = _split(_classes(folder, passed), folder, request.test_fraction, request.seed)
     if len(train) < 2:
@@ -103,6 +108,13 @@ def parts_of(folder: Path) -> dict[str, Path]:
             if name.lower() in spellings:
                 parts.setdefault(part, folder / name)
     return parts
+
+
+def _like_parts(folder: Path, classes: Collection[str]) -> list[Path]:
+    """The subfolders of `folder` that have a folder of one of the classes, as a part has: `dev`, or a `val` that is spelt wrong."""
+    with os.scandir(folder) as entries:
+        found = sorted(entry.name for entry in entries if entry.is_dir())
+    return [folder / name for name in found if any(os.path.isdir(folder / name / known) for known in classes)]
 
 
 def _classes(folder: Path, passed: Passed) -> dict[str, list[Path]]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.checks import pair
+from gpucnn.data.files import load_npy
 from gpucnn.data.idx import PathLike
 from gpucnn.errors import ArgumentError, DataError, MissingExtraError
 from gpucnn.files import regular_file
@@ -98,13 +99,7 @@ def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
 
 
 def _read_npy(path: Path) -> NDArray[np.uint8]:
-    try:
-        # Mapped, so that a header that announces more than the file holds is rejected before memory is allocated.
-        array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:
-        raise DataError(
-            f"{path} cannot be read as a .npy array ({reason_of(error)}): write it again with numpy.save, without objects"
-        ) from error
+    array = load_npy(path)
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} is an .npz archive, expected one array: write the array itself with numpy.save")
     shape = array.shape
@@ -156,6 +151,8 @@ def _read_picture(source: Path | BinaryIO, path: Path | str) -> NDArray[np.uint8
                 return _pixels(ImageOps.exif_transpose(picture), path)
     except DataError:
         raise
+    except Image.DecompressionBombError as error:  # Pillow looks at the size as well, and says it at length
+        raise DataError(f"{path} has over {MAX_PIXELS:,} pixels: give a smaller image") from error
     except UnidentifiedImageError as error:  # its words are the file's name, or the address of its content
         raise DataError(f"{path} cannot be read as an image (it is in none of the known formats): replace or remove it") from error
     except Exception as error:  # Pillow's decoders may raise anything

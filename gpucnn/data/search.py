@@ -47,14 +47,14 @@ def folders(root: Path, names: Sequence[str]) -> list[Path]:
     return [*(root / name for name in names), root / "raw", root]
 
 
-def check_given(data_dir: Path) -> None:
-    """DataError unless the folder exists: a mistyped one is neither skipped nor created."""
+def check_given(data_dir: Path, *, download: bool = True) -> None:
+    """DataError unless the folder exists: a mistyped one is neither skipped nor created. Without `download`, as gpucnn view asks, the
+    data set is not the caller's to choose, and nothing will be put into a folder."""
     if not exists(data_dir):
-        raise DataError(
-            f"data_dir {data_dir} does not exist: check the path, or leave it out, or make the folder first if a data set is to be "
-            "downloaded to it"
-        )
-    _check_folder(data_dir, f"data_dir {data_dir}", "name", ", or give a file of data as the data set itself, --dataset FILE")
+        fresh = ", or make the folder first if a data set is to be downloaded to it" if download else ""
+        raise DataError(f"data_dir {data_dir} does not exist: check the path, or leave it out{fresh}")
+    otherwise = ", or give a file of data as the data set itself, --dataset FILE" if download else ""
+    _check_folder(data_dir, f"data_dir {data_dir}", "name", otherwise)
 
 
 def not_in(data_dir: Path | None, title: str, error: UnavailableError) -> UnavailableError:

@@ -153,7 +153,9 @@ def _bytes(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
             raise DataError(f"{where}: images contain NaN or infinity: remove or fix them")
         if low >= 0 and high <= 1:
             return np.rint(array * 255.0).astype(np.uint8)
-        if low < 0 or high > 255 or (array != np.rint(array)).any():
+        if low >= 0 and high <= 255 and (array != np.rint(array)).any():
+            raise DataError(f"{where}: images contain fractions up to {high:g}, expected 0 … 1 or integers 0 … 255: scale them")
+        if low < 0 or high > 255:
             raise DataError(f"{where}: images contain {low:g} to {high:g}, expected 0 … 1 or integers 0 … 255: scale them")
     elif low < 0 or high > 255:
         raise DataError(f"{where}: images contain {low} to {high}, expected 0 … 255: scale them")

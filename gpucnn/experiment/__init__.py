@@ -14,7 +14,19 @@ from gpucnn.experiment.data import load_data
 from gpucnn.experiment.folder import FILES, StoppedError
 from gpucnn.experiment.options import OPTIONS, Options, run_notes
 from gpucnn.experiment.run import Outcome, devices, train
-from gpucnn.experiment.trained import check_fits, class_names, fit_to, model_file, noted_background, taken_size, trained_on
+from gpucnn.experiment.trained import (
+    check_fits,
+    class_count,
+    class_names,
+    class_probabilities,
+    compiled,
+    fit_to,
+    model_file,
+    noted_background,
+    run_files,
+    taken_size,
+    trained_on,
+)
 
 __all__ = [
     "FILES",
@@ -23,12 +35,16 @@ __all__ = [
     "Outcome",
     "StoppedError",
     "check_fits",
+    "class_count",
     "class_names",
+    "class_probabilities",
+    "compiled",
     "devices",
     "fit_to",
     "load_data",
     "model_file",
     "noted_background",
+    "run_files",
     "run_notes",
     "taken_size",
     "train",

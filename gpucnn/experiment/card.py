@@ -149,8 +149,8 @@ def _command(options: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value as the command line takes it; for a folder, only its name."""
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    """A value as the command line takes it, with all of its digits; for a folder, only its name."""
+    text = str(value).removesuffix(".0") if isinstance(value, float) else str(value)
     return Path(text).name or text if "/" in text or "\\" in text else text
 
 

@@ -12,12 +12,12 @@ from gpucnn.data import fit_channels
 from gpucnn.data.background import DARK, LIGHT
 from gpucnn.data.dataset import DATASETS
 from gpucnn.errors import CheckpointError
-from gpucnn.experiment.folder import CHECKPOINT, MODEL
+from gpucnn.experiment.folder import CHECKPOINT, FILES, MODEL
 from gpucnn.experiment.options import GONE, has_gone, noted_folder, run_notes
 from gpucnn.files import exists
 from gpucnn.model import Sequential
 from gpucnn.surroundings import user_path
-from gpucnn.text import shown
+from gpucnn.text import number_of, shown
 
 
 def trained_on(model: Sequential, path: Path) -> tuple[str, Path | None]:
@@ -59,10 +59,48 @@ def model_file(path: Path) -> Path:
     return path / MODEL
 
 
+def run_files(path: Path) -> dict[str, list[Path]]:
+    """The files of the run that wrote the model `path`, for `check_target`: nothing else that is written may replace one of them."""
+    return {"a file of the model's run": [path.parent / name for name in FILES if path.name == MODEL]}
+
+
 def noted_background(model: Sequential) -> str | None:
     """The background of the training images, DARK or LIGHT; None if they had none, or if it was not determined."""
     noted = model.metadata.get("background")
     return noted if noted in (DARK, LIGHT) else None
+
+
+def compiled(model: Sequential) -> Sequential:
+    """The model, with a loss if it was saved without one: the loss knows how raw outputs become probabilities."""
+    if model.loss is None:
+        model.compile(loss="binary_crossentropy" if _is_binary(model) else "categorical_crossentropy")
+    return model
+
+
+def class_count(model: Sequential) -> int:
+    """The number of classes that the model tells apart: one output tells two apart, as the probability of the second."""
+    return max(model.output_shape[0], 2)
+
+
+def class_probabilities(model: Sequential, path: Path, outputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The probabilities of the classes, (N, `class_count`), in what `predict` returned for a compiled model. CheckpointError for outputs
+    that are none."""
+    if not np.isfinite(outputs).all():
+        raise CheckpointError(f"{path} outputs NaN for an image: its weights are too large or broken; train it again, or get a new copy")
+    if _is_binary(model):
+        outputs = np.concatenate([1 - outputs, outputs], axis=1)
+    if outputs.ndim != 2 or outputs.shape[1] < 2 or not np.allclose(outputs.sum(axis=1), 1, atol=1e-3):
+        raise CheckpointError(
+            f"{path} is not a classifier: its outputs, {model.output_shape} of an image, are not class probabilities; model.predict, in "
+            "Python, returns them"
+        )
+    return outputs
+
+
+def _is_binary(model: Sequential) -> bool:
+    """Whether the only output is a probability, by the last layer or by the loss."""
+    final = model.loss.final(model.last_activation) if model.loss else None
+    return model.output_shape == (1,) and "sigmoid" in (model.last_activation, final)
 
 
 def class_names(network: Sequential, path: Path) -> list[str] | None:
@@ -70,9 +108,10 @@ def class_names(network: Sequential, path: Path) -> list[str] | None:
     names = network.metadata.get("class_names")
     if names is None:
         return None
-    if not isinstance(names, list) or [str(name) for name in names] != names or len(names) != network.output_shape[0]:
+    if not isinstance(names, list) or [str(name) for name in names] != names or len(names) != class_count(network):
         raise CheckpointError(
-            f"{path} has {network.output_shape[0]} outputs and the class names {shown(names)}, expected a list of as many strings: "
+            f"{path} has {number_of(network.output_shape[0], 'output')} and the class names {shown(names)}, expected a list of "
+            f"{'two' if network.output_shape[0] == 1 else 'as many'} strings: "
             "train it again, or set model.metadata['class_names'] and save it"
         )
     return names

@@ -15,6 +15,7 @@ from gpucnn.errors import ArgumentError, CheckpointError, TrainingError
 from gpucnn.files import exists, why_no_folder
 from gpucnn.schedules import SCHEDULES, get_schedule
 from gpucnn.surroundings import complain, user_path
+from gpucnn.text import reason_of
 from gpucnn.training.alike import VERSION, checksum, difference, plain
 from gpucnn.training.callbacks import Callback, Checkpoint, CSVLog, Run
 from gpucnn.training.checkpoint import load_tensors, save_tensors, take
@@ -180,7 +181,7 @@ def loaded(path: Path) -> tuple[Path, dict[str, Any], dict[str, Any], list[dict[
 
 
 def _no_run(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{path} is not a checkpoint of a run ({type(error).__name__}: {error}): is it a model file?")
+    return CheckpointError(f"{path} is not a checkpoint of a run ({reason_of(error)}): is it a model file?")
 
 
 def restore(run: Run, given: tuple[Any, ...], recipe: dict[str, Any], callbacks: Sequence[Callback]) -> None:

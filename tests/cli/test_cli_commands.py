@@ -120,6 +120,28 @@ def test_predict_gives_probabilities_of_a_model_that_was_never_compiled(gpucnn, 
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="this system's file names are Unicode")
+@pytest.mark.parametrize(("last", "loss"), [(None, "binary_crossentropy"), ("sigmoid", "binary_crossentropy"), ("sigmoid", None)])
+def test_one_output_is_the_probability_of_the_second_class(gpucnn, folder, last, loss):
+    model = gc.Sequential(gc.Flatten(), gc.Dense(1, activation=last)).build((1, 12, 12), device="cpu", seed=1)
+    if loss is not None:
+        model.compile("sgd", loss)
+    model.metadata["class_names"] = ["across", "down"]
+    model.save("m.safetensors")
+    image = sorted((folder / "down").glob("*.png"))[0]
+    result = gpucnn("predict", "m.safetensors", image, "--top", 2, "--device", "cpu")
+    assert result.status == 0, result.err
+    words = result.last.split()
+    given = dict(zip(words[1::3], map(float, words[2::3]), strict=True))
+    weight, bias = (model.parameters[f"dense_1.{name}"].value for name in ("weight", "bias"))
+    score = gc.data.read_image(image).reshape(-1) / 255 @ weight.reshape(-1) + bias[0]
+    assert given == {
+        "down": pytest.approx(100 / (1 + np.exp(-score)), abs=0.06),
+        "across": pytest.approx(100 / (1 + np.exp(score)), abs=0.06),
+    }
+    evaluated = gpucnn("evaluate", "m.safetensors", "--dataset", folder, "--classes", "--device", "cpu")
+    assert evaluated.status == 0 and "across" in evaluated.out, evaluated.err
+
+
 def test_a_file_name_that_is_no_text(digits, tmp_path):
     path = os.fsencode(tmp_path) + b"/\xff.npy"
     with open(path, "wb") as file:
@@ -166,6 +188,7 @@ def test_help_fits_the_terminal(gpucnn, monkeypatch, command, columns):
     assert (result.status, result.err) == (0, "")
     assert max(map(len, result.out.splitlines())) <= columns
     assert "..." not in result.out.replace("IMAGE}...", "").replace("IMAGE...", "").replace("[ARGS]...", "")  # nothing cut off
+    assert re.search(r"<\w", result.out) is None  # no type of Python
     assert gpucnn(*command, "-h").out == result.out
 
 
@@ -222,11 +245,12 @@ def test_the_reader_of_the_output_goes_away(digits):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_output_that_cannot_be_written(digits, unbuffered):
+@pytest.mark.parametrize("word", ["info", "--help"])
+def test_output_that_cannot_be_written(digits, word, unbuffered):
     """Told once, whether at the first line or when all is written at the end."""
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "gpucnn", "info"]
+        command = [sys.executable, "-m", "gpucnn", word]
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
     why = "gpucnn: standard output cannot be written (No space left on device): free some room there, or send it to another file or program"
     assert (result.returncode, result.stderr.splitlines()) == (2, [why])
@@ -249,7 +273,7 @@ class Full(io.StringIO):
 def test_every_command_says_that_its_output_cannot_be_written(gpucnn, digits, command):
     """The output itself, and not the folder of a run."""
     sentence = gpucnn(*(digits.model if word == "MODEL" else word for word in command), out=Full()).sentence
-    assert "No space left on device" in sentence and ("standard output cannot be written" in sentence) == (command != ("--help",))
+    assert "standard output cannot be written (No space left on device)" in sentence
     assert not Path("run").exists()
 
 
@@ -344,6 +368,17 @@ def test_predict_says_that_a_model_gives_no_numbers(gpucnn):
         "m.safetensors outputs NaN for an image: its weights are too large or broken"
         in gpucnn("predict", "m.safetensors", "x.npy").sentence
     )
+
+
+@pytest.mark.parametrize(("command", "option"), [("predict", "--csv"), ("view", "--output")])
+def test_what_is_written_replaces_no_file_of_the_run(gpucnn, digits, command, option):
+    np.save("x.npy", np.zeros((8, 8), np.uint8))
+    images = ["x.npy"] if command == "predict" else ["--no-open"]
+    for name in ("checkpoint.safetensors", "history.csv", "report.csv"):
+        before = (digits.path / name).read_bytes()
+        sentence = gpucnn(command, digits.path, *images, option, digits.path / name).sentence
+        assert f"{digits.path / name} is a file of the model's run: name another file" in sentence
+        assert (digits.path / name).read_bytes() == before
 
 
 def test_predict_takes_folders_and_writes_a_table(gpucnn, tmp_path):

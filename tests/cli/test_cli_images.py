@@ -46,6 +46,9 @@ def test_sizes_and_colours(gpucnn, model):
     assert notes[0] == "note: 2 images (set/colour.png, 12×12 in colour) were resized to 6×6 in grey, the input size of the model"
     assert [line.partition(".png")[0] for line in notes[1:]] == ["set/as it is", "set/colour", "set/small"]
     assert "note" not in gpucnn("predict", model, "same.png", "--device", "cpu").out
+    picture("red.png", mode="RGB")
+    note = gpucnn("predict", model, "red.png", "--device", "cpu").out.splitlines()[0]
+    assert note == "note: red.png, 6×6 in colour, was converted to 6×6 in grey, the input size of the model"
 
 
 def test_a_folder_that_cannot_be_read_is_not_called_empty(gpucnn, model, monkeypatch):

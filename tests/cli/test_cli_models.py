@@ -204,6 +204,19 @@ def test_the_card_says_what_a_reader_needs(digits):
     assert result["metrics"] == [{"type": "accuracy", "value": pytest.approx(accuracy, abs=1e-6)}]
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_the_command_in_the_card_has_every_digit(gpucnn, folder):
+    options = ("--epochs", 1, "--lr", "0.00123456789", "--validation", 0, "--device", "cpu", "--output", "run")
+    assert gpucnn("train", "--dataset", folder, *options).status == 0
+    text = Path("run/README.md").read_text(encoding="utf-8")
+    assert " --lr 0.00123456789 " in text and " --validation 0 " in text
+
+
+def test_a_model_of_one_output_is_exported_though_it_was_never_compiled(onnx, gpucnn):
+    gc.Sequential(gc.Flatten(), gc.Dense(1, activation="sigmoid")).build((1, 4, 4), device="cpu").save("m.safetensors")
+    assert gpucnn("export", "m.safetensors", "m.onnx").out == "wrote     m.onnx\n"
+
+
 def test_a_run_is_exported_by_its_folder(onnx, gpucnn, digits, tmp_path):
     assert gpucnn("export", digits.path, "m.onnx").out == "wrote     m.onnx\n"
     assert "is a folder without model.safetensors" in gpucnn("export", tmp_path, "m.onnx").sentence

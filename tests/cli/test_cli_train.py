@@ -130,6 +130,19 @@ def test_options_reach_the_run(gpucnn, folder, options):
     assert f"augmentation {named.get('--augment', 'affine')}" in run.out
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_names_are_taken_in_any_case(gpucnn, folder):
+    words = ("--model", "Keras", "--optimizer", "ADAM", "--schedule", "One_Cycle", "--augment", "Crop_Flip", "--precision", "HIGH")
+    run = gpucnn("train", "--dataset", folder, "--epochs", 1, *words, "--device", "CPU", "--output", "run")
+    assert run.status == 0 and "augmentation crop-flip" in run.out, run.err
+    asked = gpucnn("evaluate", "run", "--invert", "AUTO", "--device", "Cpu")
+    assert asked.status == 0 and asked.last == run.last, asked.err
+    assert gpucnn("view", "run", "--dtype", "Float16", "--no-open").status == 0
+    again = ("--epochs", 1, "--augment", "CROP_FLIP", "--device", "cpu", "--resume")
+    resumed = gpucnn("train", "--dataset", folder, *again, "--output", "run")
+    assert "there is nothing to do" in resumed.out, resumed.err
+
+
 # Which data set.
 
 

@@ -123,9 +123,14 @@ def test_a_folder_of_data_that_is_named_has_to_be_there_and_to_have_it(model: Pa
     made.metadata["dataset"] = "mnist"
     made.save(model)
     (tmp_path / "empty").mkdir()
-    for folder, words in (("none", "does not exist: check the path"), ("empty", "MNIST was not found in")):
+    (tmp_path / "file").touch()
+    for folder, words in (
+        ("none", "does not exist: check the path, or leave it out"),
+        ("empty", "MNIST was not found in"),
+        ("file", "is a file, expected a folder: name the folder that contains the data"),
+    ):
         status, out = run("view", model, "--no-open", "-o", tmp_path / "page.html", "--data-dir", tmp_path / folder)
-        assert status != 0 and words in out
+        assert status != 0 and words in out and "--dataset" not in out and "downloaded" not in out
     assert not (tmp_path / "page.html").exists()
 
 

@@ -108,6 +108,7 @@ def test_an_earlier_profile_is_compared_with(gpucnn: Command) -> None:
         (("--device", "cpu", "--kernels", "all"), "needs --arch"),
         (("--arch", "H100", "--kernels", "all", "--op", "conv"), "--kernels is in place of a model"),
         (("--arch", "H100", "--kernels", "convolve"), "no kernel has 'convolve' in its name: say all, shapes, or a part of adam"),
+        (("--arch", "H100", "--kernels", ""), "'--kernels': it is empty"),
         (("--device", "cpu", "--compare", "jax"), "--compare takes torch, got 'jax'"),
         (("--device", "cpu", "--lineinfo"), "--lineinfo is about the kernels on a GPU"),
         (("--device", "cpu", "--json", "gone/p.json"), "there is no folder gone"),

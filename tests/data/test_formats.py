@@ -121,6 +121,7 @@ def test_archives_that_cannot_be(tmp_path: Path) -> None:
         ({"x_train": TRAIN[:29]}, r"x_train has 29 images, and .*y_train has labels of shape \(30,\)"),
         ({"x_train": TRAIN.astype(np.int32) + 1000}, "contain 1000 to 12"),
         ({"x_train": TRAIN.astype(np.float32) - 1}, r"expected 0 … 1 or integers"),
+        ({"x_train": TRAIN / 2}, r"images contain fractions up to 127\.5, expected 0 … 1 or integers 0 … 255"),
         ({"x_train": np.full((30, 6, 6), np.nan)}, "NaN or infinity"),
         ({"x_train": RNG.random((30, 7))}, "rows of 7 pixels are not square images"),
         ({"x_train": RNG.random((30, 6, 6, 6))}, "1 or 3 channels"),

@@ -209,6 +209,15 @@ def test_val_without_test_is_tested_on_and_that_is_said(tmp_path):
     refused(tmp_path, "val has the class 'emu', which .*train does not have")
 
 
+def test_a_folder_that_looks_like_a_part_and_is_none_is_noted(tmp_path):
+    for part in ("train", "test", "vall"):
+        fill(tmp_path / part)
+    fill(tmp_path / "run", ("pictures",))
+    data = load_dataset(tmp_path)
+    assert data.validation_images is None
+    assert data.note == f"{tmp_path / 'vall'} was skipped: the parts of a data set are named train, test and val"
+
+
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_a_part_without_images_of_a_class_is_noted(tmp_path, part):
     for name in ("train", "val", "test"):

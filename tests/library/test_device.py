@@ -183,6 +183,8 @@ def test_the_wish_for_a_device_is_checked(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(DeviceError, match="unknown device 'gpu' in GPUCNN_DEVICE: the devices are auto, cpu, cuda"):
         gc.get_device("auto")
     assert gc.get_device("cpu").kind == "cpu"
+    monkeypatch.setenv("GPUCNN_DEVICE", "CPU")
+    assert gc.get_device("auto").kind == "cpu"
 
 
 @pytest.mark.parametrize("name", ["gpu", "CPU", "", "cuda:0", None, 0])

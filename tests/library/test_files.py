@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import multiprocessing
 import os
 import socket
@@ -179,6 +180,21 @@ def test_a_tilde_is_the_home_folder(name: str, opened: Path, monkeypatch: pytest
     with pytest.raises(DataError, match="home folder that '~nobody-of-this-name/file' refers to is not known"):
         WRITES[name]("~nobody-of-this-name/file")
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize("call", ["open", "replace"])
+def test_an_error_names_the_file_and_not_the_temporary_one(call: str, opened: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = getattr(os, call)
+
+    def refused(path: Any, *more: Any) -> Any:
+        if str(path).endswith(".partial"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        return real(path, *more)
+
+    monkeypatch.setattr(os, call, refused)
+    with pytest.raises(OSError, match="Read-only") as caught, files.writing("a.txt"):
+        pass
+    assert caught.value.filename == "a.txt" and caught.value.filename2 is None and os.listdir() == []
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o027])

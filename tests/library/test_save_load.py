@@ -238,6 +238,12 @@ def test_whatever_is_missing_or_of_another_kind_is_refused(change: Any, saved: t
     refused(saved[1])
 
 
+def test_what_is_missing_is_named(saved: tuple[gc.Sequential, Path]) -> None:
+    rewrite(saved[1], lambda tensors, description: description["model"].pop("seed"))
+    with pytest.raises(CheckpointError, match=r"describes a model that this gpucnn cannot make \(there is no 'seed'\)"):
+        gc.load(saved[1], device="cpu")
+
+
 def test_parameters_with_nan_are_not_written(saved: tuple[gc.Sequential, Path]) -> None:
     model, path = saved
     before = path.read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def test_files_are_those_that_are_imported(package: Path) -> None:
     made = importlib.import_module("built_of.made")
     found = ["built_of/launcher.py", "built_of/made.py", "built_of/one.py", "built_of/part.py", "built_of/three.py", "deep/two.py"]
     assert sorted(names(made.kernel)) == found
+
+
+def test_packages_that_warn_when_they_are_imported_are_not_heard(package: Path) -> None:
+    (package / "deep/__init__.py").write_text("import warnings\nwarnings.warn('deep is new')\n")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        assert sources.reached("built_of.deep.two") == (package / "deep/two.py",)
+    assert not heard
 
 
 def test_what_a_function_closes_over_counts(package: Path) -> None:

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.util
 import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ def _imports(name: str) -> tuple[str, ...]:
 def _path(name: str) -> Path | None:
     """The source file of a module; None if there is no such module, or if it is not in Python."""
     try:
-        spec = importlib.util.find_spec(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the packages above a module are imported to find it, and some of Numba's warn of themselves
+            spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):  # its parent is not a package
         return None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
