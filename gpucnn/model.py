@@ -13,7 +13,7 @@ import numpy as np
 
 from gpucnn import saving, summary
 from gpucnn.arrays import quiet, scaled
-from gpucnn.checks import COUNT, flag, integer, several
+from gpucnn.checks import COUNT, flag, integer, positive, several
 from gpucnn.data.batches import Batches
 from gpucnn.data.stream import is_stream
 from gpucnn.device import Device
@@ -91,13 +91,13 @@ class Sequential(Layered):
     def step_bytes(self, batch_size: int) -> int:
         """Peak memory of a training step in bytes, without `held_bytes` and the kernels' workspaces."""
         self._built()
-        return of_step(self.chain.stages).peak * batch_size * self.dtype.itemsize
+        return of_step(self.chain.stages).peak * integer(batch_size, "batch_size", 1) * self.dtype.itemsize
 
     def summary(self, batch_size: int = 1, *, file: IO[str] | None = None) -> None:
         """Prints each layer's output shape, parameters, multiply-adds and memory for `batch_size` examples (to stdout, or `file`). Nested
         layers are listed below the layer that holds them."""
         self._built()
-        for line in summary.text_of(self, integer(batch_size, "batch_size", 1)).split("\n"):
+        for line in summary.text_of(self, integer(batch_size, "batch_size", 1, most=COUNT)).split("\n"):
             say(line, file)
 
     # Training and measuring.
@@ -209,7 +209,7 @@ class Sequential(Layered):
             seed=self.seed if seed is None else integer(seed, "seed", 0),
             augment=augment,
             validation_data=validation_data,
-            validation_split=validation_split,
+            validation_split=0.0 if validation_split is None else positive(validation_split, "validation_split", zero=True),
             class_weight=class_weight,
             sample_weight=sample_weight,
             steps_per_epoch=steps_per_epoch,
