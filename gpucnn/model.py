@@ -63,6 +63,8 @@ class Sequential(Layered):
     model.fit(images, labels, batch_size=128, epochs=5)
     """
 
+    _in_fit = False  # whether `fit` is training it: it counts its steps alone, and the steps of others would be lost in its count
+
     def __init__(self, *layers: Layer | Input | Sequential | Sequence[Layer | Input | Sequential]) -> None:
         self.metadata: dict[str, Any] = {}  # free for users: saved and loaded with the model
         self.loss: Loss | None = None
@@ -233,19 +235,23 @@ class Sequential(Layered):
             forms = labels.shape[1:], None if told is None else told.shape
             key = self, (id(self.chain), id(optimizer), type(loss), sizes, after, *self.metrics, *forms)
             ranks.in_turn(lambda: compile_for(lambda: self._rehearse(loss, labels, sizes, told, after), self.buffers.values.nbytes, key))
-        return loop.fit(
-            self,
-            loss,
-            optimizer,
-            batches,
-            epochs=epochs,
-            validation=validation,
-            callbacks=found,
-            verbose=shows,
-            metrics=self.metrics,
-            resume=resume,
-            ranks=ranks,
-        )
+        self._in_fit = True
+        try:
+            return loop.fit(
+                self,
+                loss,
+                optimizer,
+                batches,
+                epochs=epochs,
+                validation=validation,
+                callbacks=found,
+                verbose=shows,
+                metrics=self.metrics,
+                resume=resume,
+                ranks=ranks,
+            )
+        finally:
+            self._in_fit = False
 
     def _taken(self, x: Any, y: Any, given: Given, data_format: DataFormat | None) -> tuple[Loss, Optimizer, Any, Any]:
         """(loss, optimizer, batches, validation data) for `fit`. If any of it is refused, the model reads examples as before."""
@@ -257,10 +263,6 @@ class Sequential(Layered):
             elif given.steps_per_epoch is not None:
                 raise ArgumentError("steps_per_epoch is for batches instead of x; with arrays, an epoch is one pass over them")
             loss, optimizer = self._ready(x)
-            if optimizer.outdated:
-                raise GpucnnError("which layers are trained has changed since the model was compiled: compile it again")
-            if not optimizer.trains(self.buffers):
-                raise GpucnnError("this model's optimizer trains another model, or none yet: compile each model with its own optimizer")
             loss, batches, validation = batches_of(self, loss, x, y, given)
         except BaseException:
             self.data_format = before
@@ -411,7 +413,14 @@ class Sequential(Layered):
         if self._buffers is None:
             self._compiled(built=False)
             self.build(None if self.declared is not None else example_shape(x))
-        return self._compiled()
+        loss, optimizer = self._compiled()
+        if optimizer.outdated:
+            raise GpucnnError("which layers are trained has changed since the model was compiled: compile it again")
+        if not optimizer.trains(self.buffers):
+            raise GpucnnError("this model's optimizer trains another model, or none yet: compile each model with its own optimizer")
+        if self._in_fit:
+            raise GpucnnError("fit is training this model at this moment: train a copy of it, copy.copy(model)")
+        return loss, optimizer
 
     def checked(self, x: Any, y: Any, data_format: DataFormat | None = None) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Examples and labels, checked, as metrics take them. DataError or ShapeError if they do not fit the model or the loss."""
