@@ -81,7 +81,6 @@ class Layer(Worded):
 
     def __init__(self, activation: str | None = None) -> None:
         self.activation = activation
-        self.options: dict[str, Any] = {}  # of the activation
         self.name = type(self).__name__.lower()
         self.parameters: list[Parameter] = []
         self.arrays: list[SavedArray] = []
@@ -108,6 +107,11 @@ class Layer(Worded):
 
     def _backward(self, dy: Array, input_grad: bool) -> Array | None:
         raise NotImplementedError
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The activation's own settings; only layers that are an activation have any."""
+        return {}
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON can hold them."""

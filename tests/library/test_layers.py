@@ -146,6 +146,24 @@ def test_the_gradient_is_zero_before_any_backward() -> None:
         assert not parameter.grad.any()
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "value"), [(gc.LeakyReLU, "negative_slope", 0.7), (gc.ELU, "alpha", 0.3), (gc.GELU, "approximate", True)]
+)
+def test_a_setting_of_an_activation_is_checked_and_heeded_when_it_is_assigned(kind: Any, name: str, value: Any) -> None:
+    x = np.linspace(-3, 3, 7, dtype=np.float32)[None]
+    model, other = (gc.Sequential(layer).build((7,), device="cpu") for layer in (kind(), kind(**{name: value})))
+    for _ in range(3):  # recorded by then
+        before = model.forward(x)
+    setattr(model.layers[0], name, value)
+    assert model.layers[0].config() == other.layers[0].config()
+    for _ in range(3):
+        np.testing.assert_array_equal(model.forward(x), other.forward(x))
+    assert (model.forward(x) != before).any()
+    for wrong in (-1, "0.1", None, np.ones(2)):
+        with pytest.raises((TypeError, gc.ArgumentError), match=f"{name} must be "):
+            setattr(model.layers[0], name, wrong)
+
+
 def test_looking_at_a_gradient_changes_nothing(rng: np.random.Generator) -> None:
     looked, untouched = STACKS["conv"](), STACKS["conv"]()
     x, dy = rng.normal(size=(2, *IMAGE)), rng.normal(size=(2, *looked.output_shape))
