@@ -38,6 +38,11 @@ def too_many(shape: Shape) -> str:
     return f"an array of shape {shown(shape)}, which has more than 2³¹ − 1 numbers: use smaller sizes"
 
 
+def what_is(array: Any) -> str:
+    """An array's shape, or what is there instead of an array, for error messages."""
+    return f"an array of shape {tuple(array.shape)}" if hasattr(array, "shape") else shown(array)
+
+
 def _config(value: Any) -> Any:
     """A setting as JSON can hold it: layers become their `config()`, functions their description."""
     if isinstance(value, Layer):
@@ -149,14 +154,13 @@ class Layer(Worded):
             raise TypeError(f"{type(self).__name__}._build must return the shape of an output without the batch, got {shown(shape)}")
         return tuple(map(int, shape))
 
-    def _check_returned(self, array: Any, shape: Shape | None, method: str) -> None:
-        """ShapeError unless a layer of the user's has returned a batch of arrays of this shape: others would fail in the next layer, or be
-        broadcast there."""
-        if shape is not None and tuple(getattr(array, "shape", ())[1:]) != shape:
-            got = f"an array of shape {tuple(array.shape)}" if hasattr(array, "shape") else shown(array)
-            raise ShapeError(
-                f"{type(self).__name__}.{method} of layer {self.name!r} must return (batch, {', '.join(map(str, shape))}), got {got}"
-            )
+    def _check_returned(self, array: Any, count: int, shape: Shape | None, method: str) -> None:
+        """ShapeError unless a layer of the user's has returned `count` arrays of this shape: others would fail in the next layer,
+        be broadcast there, or have loops read memory behind their end."""
+        if shape is not None and tuple(getattr(array, "shape", ())) != (count, *shape):
+            batch = count if hasattr(array, "shape") and tuple(array.shape[1:]) == shape else "batch"
+            expected = f"({batch}, {', '.join(map(str, shape))})"
+            raise ShapeError(f"{type(self).__name__}.{method} of layer {self.name!r} must return {expected}, got {what_is(array)}")
 
     def to_device(self, device: Device, seed: int) -> None:
         """Moves the layer to a device. `seed` is the layer's own, for layers that draw random numbers."""
@@ -277,7 +281,7 @@ class Layer(Worded):
         where to write it, for a layer that `takes_part`."""
         y = z = self._forward(x, training) if out is None else self._forward(x, training, out)  # type: ignore[call-arg]
         if not vars(type(self)).get("replays", False) and self.input_shape is not None:
-            self._check_returned(y, self.output_shape, "_forward")
+            self._check_returned(y, x.shape[0], self.output_shape, "_forward")
         applied = None if self.activation is None else ACTIVATIONS[self.activation]
         if logits and self.activation in ("softmax", "sigmoid"):
             applied = None
@@ -317,7 +321,7 @@ class Layer(Worded):
         more = (plan.takes_relu,) if self.takes_relu_grad else ()
         dx = self._backward(dy, input_grad, *more)
         if input_grad and not vars(type(self)).get("replays", False):
-            self._check_returned(dx, self.input_shape, "_backward")
+            self._check_returned(dx, dy.shape[0], self.input_shape, "_backward")
         self.forget()
         return dx
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpucnn.errors import GpucnnError, ShapeError
-from gpucnn.layers.base import Array, Layer, Plan, Shape
+from gpucnn.layers.base import Array, Layer, Plan, Shape, what_is
 from gpucnn.layers.fused import ConvBatchNorm, for_predictions, stages
 from gpucnn.layers.replayed import Replayed
 from gpucnn.layers.stage import Forward, Stage
@@ -131,6 +131,10 @@ class Chain:
             outputs = last.forward(x, training, logits=logits)
         device = self.stages[-1].layers[-1].device
         mean, correct, doutputs = loss(device, outputs, labels)
+        if getattr(doutputs, "shape", None) != outputs.shape:  # of a loss of the user's: it would be broadcast, or read behind its end
+            raise ShapeError(
+                f"loss {loss.name!r} must return a gradient of the shape of the outputs, {tuple(outputs.shape)}, got {what_is(doutputs)}"
+            )
         if isinstance(mean, int | float) or isinstance(correct, int):  # a loss of the user's may return Python's numbers
             mean, correct = device.xp.asarray(mean, outputs.dtype), device.xp.asarray(correct, "int32")
         return mean, correct, doutputs

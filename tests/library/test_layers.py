@@ -436,7 +436,14 @@ def test_what_a_layer_of_ones_own_returns_has_the_shape_that_it_said(dtype: str)
     model.forward(x, training=True)
     with pytest.raises(ShapeError, match=r"^Own._backward of layer 'own_1' must return \(batch, 4\), got an array of shape \(3, 1\)$"):
         model.backward(np.ones((3, 2)))
-    layers[1].dx = None
+    layers[1].dx = x[:2]
+    model.forward(x, training=True)
+    with pytest.raises(ShapeError, match=r"^Own._backward of layer 'own_1' must return \(3, 4\), got an array of shape \(2, 4\)$"):
+        model.backward(np.ones((3, 2)))
+    layers[1].dx, layers[1].y = None, x[:2]
+    with pytest.raises(ShapeError, match=r"^Own._forward of layer 'own_1' must return \(3, 4\), got an array of shape \(2, 4\)$"):
+        model.fit(x, [0, 1, 0], verbose=False)
+    layers[1].y = None
     model.fit(x, [0, 1, 0], verbose=False)
 
 
