@@ -94,7 +94,8 @@ class Built:
         dtype: float32, or float64 on the CPU for gradient checks.
 
         Layers taken from another model that is built or loaded move to this one and keep their weights; the other model keeps a copy. A
-        second build of the same model initializes everything again. If `build` raises an error, the model stays as it was.
+        layer that was copied by itself has no weights and is initialized like a new one. A second build of the same model initializes
+        everything again. If `build` raises an error, the model stays as it was.
 
         Returns the model. Raises ShapeError if a layer does not fit the one before it, DeviceError if the device is not available.
         """

@@ -45,6 +45,7 @@ from gpucnn.weighted import example_weights
 
 _MANY = 1024  # examples: a rehearsal takes as long for any number of them, but for what NumPy computes
 _PASSING = (Flatten, Dropout, AvgPool2D, GlobalAvgPool2D, MaxPool2D, GlobalMaxPool2D)  # probabilities behind them are probabilities
+_NOT_CALLED = ("forward", "backward", "__call__", "call", "train_step", "test_step", "predict_step", "training_step")  # by fit and predict
 _FEW = 4  # examples: the smallest part of a batch that a thread may take through the whole network (gpucnn_loops.chunks.LEAST)
 
 
@@ -64,6 +65,14 @@ class Sequential(Layered):
     """
 
     _in_fit = False  # whether `fit` is training it: it counts its steps alone, and the steps of others would be lost in its count
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in filter(vars(cls).__contains__, _NOT_CALLED):
+            raise TypeError(
+                f"fit and predict run the layers of a model and would never call {cls.__name__}.{name}: write a Layer, whose _forward and "
+                "_backward they do call, and put it into a Sequential"
+            )
 
     def __init__(self, *layers: Layer | Input | Sequential | Sequence[Layer | Input | Sequential]) -> None:
         self.metadata: dict[str, Any] = {}  # free for users: saved and loaded with the model

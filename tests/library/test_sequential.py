@@ -214,6 +214,14 @@ def test_an_optimizer_that_went_on_to_another_model_is_noticed(images: Any, labe
     second.fit(images, labels, verbose=False)
 
 
+@pytest.mark.parametrize("name", ["forward", "backward", "__call__", "call", "train_step"])
+def test_a_model_of_ones_own_whose_passes_would_not_be_called_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=f"would never call Own.{name}: write a Layer, whose _forward and _backward they do call"):
+        type("Own", (gc.Sequential,), {name: lambda self, x: x})
+    made = type("Own", (gc.Sequential,), {"describe": lambda self: "mine"})(gc.Dense(3))
+    assert made.build((4,), device="cpu").describe() == "mine"
+
+
 def test_a_model_that_fit_is_training_is_trained_by_nothing_else(images: Any, labels: Any) -> None:
     model, alone = compiled(), compiled()
 
