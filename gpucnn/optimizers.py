@@ -163,7 +163,9 @@ class Optimizer(Worded):
         return self._rate(step), 1.0, 1.0
 
     def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no method _update, and an optimizer implements it: (buffers, gradients, rates)"
+        )
 
     def _attached(self) -> Buffers:
         if self._buffers is None:

@@ -33,6 +33,9 @@ ALIKE = {  # other names for it, and common mistakes
 }
 
 
+_IMPLEMENTED = "and a layer implements _build(input_shape), _forward(x, training) and _backward(dy, input_grad)"
+
+
 def too_many(shape: Shape) -> str:
     """The message about an array with too many elements."""
     return f"an array of shape {shown(shape)}, which has more than 2³¹ − 1 numbers: use smaller sizes"
@@ -105,13 +108,13 @@ class Layer(Worded):
 
     def _build(self, input_shape: Shape) -> Shape:
         """Checks that the layer fits, declares its parameters and returns the shape of its output."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method _build, {_IMPLEMENTED}")
 
     def _forward(self, x: Array, training: bool) -> Array:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method _forward, {_IMPLEMENTED}")
 
     def _backward(self, dy: Array, input_grad: bool) -> Array | None:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method _backward, {_IMPLEMENTED}")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -141,6 +144,7 @@ class Layer(Worded):
         self.input_shape = input_shape
         self.output_shape = self._sized(self._build(input_shape))
         self._inside = None  # there may be other layers inside now
+        self._check_arrays()
         for array in (*self.parameters, *self.arrays):
             if array.size >= LIMIT:
                 raise ShapeError(f"its {array.name} would be {too_many(array.shape)}")
@@ -153,6 +157,17 @@ class Layer(Worded):
         if not isinstance(shape, list | tuple) or not shape or not all(isinstance(size, int | np.integer) and size > 0 for size in shape):
             raise TypeError(f"{type(self).__name__}._build must return the shape of an output without the batch, got {shown(shape)}")
         return tuple(map(int, shape))
+
+    def _check_arrays(self) -> None:
+        """TypeError for arrays of a layer of the user's that no model would hold: they would be neither trained nor saved."""
+        for array in (*self.parameters, *self.arrays):
+            if not isinstance(array, SavedArray):
+                raise TypeError(f"{type(self).__name__} lists what is no Parameter and no SavedArray in its arrays: {what_is(array)}")
+        listed = {id(array) for part in self.walk().values() for array in (*part.parameters, *part.arrays)}
+        for name, value in vars(self).items():
+            if isinstance(value, SavedArray) and id(value) not in listed:
+                where = "self.parameters" if isinstance(value, Parameter) else "self.arrays"
+                raise TypeError(f"{type(self).__name__}._build makes {name!r} and does not list it in {where}: no model would hold it")
 
     def _check_returned(self, array: Any, count: int, shape: Shape | None, method: str) -> None:
         """ShapeError unless a layer of the user's has returned `count` arrays of this shape: others would fail in the next layer,

@@ -420,6 +420,42 @@ def test_a_layer_of_ones_own_may_return_a_list() -> None:
     assert gc.Sequential(Own([np.int64(4)]), gc.Dense(2)).build((4,), device="cpu").layers[0].output_shape == (4,)
 
 
+def test_what_a_layer_of_ones_own_lacks_is_named() -> None:
+    for name, kind in (("_build", gc.Layer), ("_forward", type("Half", (gc.Layer,), {"_build": lambda self, shape: shape}))):
+        told = rf"has no method {name}, and a layer implements _build\(input_shape\), _forward\(x, training\) and _backward"
+        with pytest.raises(NotImplementedError, match=f"^{kind.__name__} {told}"):
+            gc.Sequential(kind()).build((4,), device="cpu").predict(np.ones((2, 4)))
+    for part, name in (
+        (lambda: gc.Loss().check_labels([0], 1, 2, np.dtype("float32")), "Loss has no method check_labels"),
+        (lambda: gc.Loss()(None, None, None), "Loss has no method __call__"),
+        (lambda: gc.schedules.Schedule()(0), "Schedule has no method __call__"),
+        (lambda: gc.Optimizer(0.1)._update(None, None, None), "Optimizer has no method _update"),
+    ):
+        with pytest.raises(NotImplementedError, match=name):
+            part()
+
+
+def test_arrays_of_a_layer_of_ones_own_are_held_by_the_model_or_refused() -> None:
+    class Scale(Own):
+        listed: Any = ()
+
+        def _build(self, input_shape: Any) -> Any:
+            self.scale = gc.Parameter("scale", input_shape, "ones")
+            self.parameters = list(self.listed)
+            return input_shape
+
+    with pytest.raises(TypeError, match=r"^Scale._build makes 'scale' and does not list it in self.parameters: no model would hold it$"):
+        gc.Sequential(Scale()).build((4,), device="cpu")
+    Scale.listed = [np.ones(4)]
+    with pytest.raises(TypeError, match=r"^Scale lists what is no Parameter and no SavedArray in its arrays: an array of shape \(4,\)$"):
+        gc.Sequential(Scale()).build((4,), device="cpu")
+    for shape in ((0,), "ab", (-1,), (2.5,), 3, None):
+        with pytest.raises(ShapeError, match="parameter 'w' must have a shape of integers of at least 1, got"):
+            gc.Parameter("w", shape, "ones")  # type: ignore[arg-type]
+    with pytest.raises(gc.UnknownNameError, match="unknown initializer 'onez'"):
+        gc.Parameter("w", (3,), "onez")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_a_layer_of_ones_own_returns_has_the_shape_that_it_said(dtype: str) -> None:
     x, one = np.ones((3, 4), dtype), np.ones((3, 1), dtype)

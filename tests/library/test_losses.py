@@ -454,6 +454,20 @@ def test_a_loss_of_ones_own_may_return_numbers_of_python() -> None:
     assert model.evaluate(x, y) == model.train_on_batch(x, y) == expected
 
 
+@pytest.mark.parametrize("returned", [None, 1.0, (1.0, 0)])
+def test_a_loss_of_ones_own_returns_three(returned: Any) -> None:
+    class Own(gc.MeanSquaredError):
+        name = "own"
+
+        def __call__(self, device: Any, outputs: Any, labels: Any) -> Any:
+            return returned
+
+    model = gc.Sequential(gc.Dense(2)).build((3,), device="cpu").compile(gc.SGD(0.1), Own(), [])
+    for train in (model.train_on_batch, lambda x, y: model.fit(x, y, verbose=False)):
+        with pytest.raises(TypeError, match=r"^loss 'own' must return \(loss, correct, doutputs\), got "):
+            train(np.ones((4, 3)), np.ones((4, 2)))
+
+
 @pytest.mark.parametrize(
     ("gradient", "got"), [(np.ones((4, 1)), r"an array of shape \(4, 1\)"), (np.ones(2), r"an array of shape \(2,\)"), (0.5, "0.5")]
 )
