@@ -162,7 +162,9 @@ class Layer(Worded):
         """TypeError for arrays of a layer of the user's that no model would hold: they would be neither trained nor saved."""
         for array in (*self.parameters, *self.arrays):
             if not isinstance(array, SavedArray):
-                raise TypeError(f"{type(self).__name__} lists what is no Parameter and no SavedArray in its arrays: {what_is(array)}")
+                raise TypeError(
+                    f"parameters and arrays of {type(self).__name__} must list Parameters and SavedArrays, got {what_is(array)}"
+                )
         listed = {id(array) for part in self.walk().values() for array in (*part.parameters, *part.arrays)}
         for name, value in vars(self).items():
             if isinstance(value, SavedArray) and id(value) not in listed:

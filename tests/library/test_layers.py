@@ -447,7 +447,9 @@ def test_arrays_of_a_layer_of_ones_own_are_held_by_the_model_or_refused() -> Non
     with pytest.raises(TypeError, match=r"^Scale._build makes 'scale' and does not list it in self.parameters: no model would hold it$"):
         gc.Sequential(Scale()).build((4,), device="cpu")
     Scale.listed = [np.ones(4)]
-    with pytest.raises(TypeError, match=r"^Scale lists what is no Parameter and no SavedArray in its arrays: an array of shape \(4,\)$"):
+    with pytest.raises(
+        TypeError, match=r"^parameters and arrays of Scale must list Parameters and SavedArrays, got an array of shape \(4,\)$"
+    ):
         gc.Sequential(Scale()).build((4,), device="cpu")
     for shape in ((0,), "ab", (-1,), (2.5,), 3, None):
         with pytest.raises(ShapeError, match="parameter 'w' must have a shape of integers of at least 1, got"):
