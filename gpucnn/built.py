@@ -94,7 +94,8 @@ class Built:
         dtype: float32, or float64 on the CPU for gradient checks.
 
         Layers taken from another model that is built or loaded move to this one and keep their weights; the other model keeps a copy. A
-        second build of the same model initializes everything again.
+        layer that was copied by itself has no weights and is initialized like a new one. A second build of the same model initializes
+        everything again. If `build` raises an error, the model stays as it was.
 
         Returns the model. Raises ShapeError if a layer does not fit the one before it, DeviceError if the device is not available.
         """
@@ -107,17 +108,19 @@ class Built:
         data_format = check_format(data_format) or self.data_format
         inherited = Inherited(self.layers, self)
         copies = [(owner, copy.deepcopy(owner)) for owner in inherited.owners.values()]
+        changed = [self, *(part for layer in self.layers for part in layer.walk().values())]
+        before = [dict(vars(each)) for each in changed]
         try:
             self._lay_out(image_shape(input_shape, data_format), integer(seed, "seed", 0), real)
             inherited.check()
-        except BaseException:
-            for owner in inherited.owners.values():  # undo: its buffers are unchanged, its layers are laid out for it again
-                owner._lay_out(owner.input_shape, owner.seed, str(owner.dtype))
-                owner.__setstate__(owner.__getstate__())
+            self.data_format = data_format
+            self._settle(chosen).initialize(self.seed)
+            inherited.put()
+        except BaseException:  # this model, and those that the layers belong to, stay as they were: their arrays are other objects
+            for each, attributes in zip(changed, before, strict=True):
+                vars(each).clear()
+                vars(each).update(attributes)
             raise
-        self.data_format = data_format
-        self._settle(chosen).initialize(self.seed)
-        inherited.put()
         for owner, own in copies:
             owner._go_on_as(own)
         self._after_build()

@@ -91,7 +91,7 @@ class Device:
 
 def check_dtype(dtype: object, device: Device) -> None:
     """Raises ArgumentError for a type of numbers that models on `device` cannot have."""
-    if dtype not in ("float32", "float64"):
+    if not isinstance(dtype, str) or dtype not in ("float32", "float64"):
         raise ArgumentError(f"dtype must be float32 or float64, got {shown(dtype)}")
     if dtype == "float64" and device.kind == "cuda":
         raise ArgumentError("the kernels compute in float32: use device='cpu' for float64")
@@ -101,7 +101,7 @@ def get_device(name: str | Device = "auto") -> Device:
     """The device called `name`. Raises DeviceError if "cuda" is requested and not available, and says what is missing."""
     if isinstance(name, Device):
         return name
-    if name not in NAMES:
+    if not isinstance(name, str) or name not in NAMES:
         raise DeviceError(f"unknown device {shown(name)}: the devices are {', '.join(NAMES)}")
     if name == "auto":
         given = os.environ.get("GPUCNN_DEVICE") or name

@@ -217,7 +217,7 @@ def batch_norm(
     """y of x (N, C, …): (x − mean) / √(variance + eps) · weight + bias, channel by channel; all of these are (C,), with weight 1 and
     bias 0 by default. As in PyTorch, with `training` mean and variance are those of x, and the running ones are updated in place, or
     may be left out."""
-    running = {"running_mean": running_mean, "running_var": running_var}
+    training, running = flag(training, "training"), {"running_mean": running_mean, "running_var": running_var}
     given = {name: array for name, array in (running | {"weight": weight, "bias": bias}).items() if array is not None}
     device, (x, *rest) = arrays_of(x=(x, None), **{name: (array, 1) for name, array in given.items()})
     if x.ndim < 2:
@@ -231,7 +231,7 @@ def batch_norm(
     scale, shift = arrays.get("weight", ones), arrays.get("bias", zeros)
     moved = (arrays.get("running_mean", zeros.copy()), arrays.get("running_var", ones.copy()))
     eps, momentum = positive(eps, "eps"), share(momentum)
-    if not flag(training, "training"):
+    if not training:
         return device.ops.batch_norm_apply(x, scale, shift, moved, eps=eps)
     if x.size // x.shape[1] < 2:
         raise ShapeError(f"batch normalization needs at least two numbers in each channel to train on, got x of shape {x.shape}")

@@ -28,7 +28,7 @@ class Layered(Built):
         y = self._input(x)
         if flag(training, "training"):
             self._batch = int(y.shape[0])
-        return self.chain.forward(y, training, logits=logits)
+        return self.chain.forward(y, training, logits=flag(logits, "logits"))
 
     def __call__(self, x: Any, training: bool = False) -> Array:
         """model(x) is `model.forward(x)`."""
@@ -37,13 +37,13 @@ class Layered(Built):
     def backward(self, dy: Array, *, input_grad: bool = False) -> Array | None:
         """Adds to the gradient of every parameter, given the gradient of the output. Returns the gradient of the input if `input_grad`."""
         self._built()
-        dy = self.device.array(dy, self.dtype)
+        dy = self.device.array(dy if on_a_gpu(dy) else numbers(dy, "the output's gradient"), self.dtype)
         if dy.ndim == 0 or tuple(dy.shape[1:]) != self.output_shape:
             expected = ", ".join(map(str, self.output_shape))
             raise ShapeError(f"the output's gradient must have shape (batch, {expected}), got {tuple(dy.shape)}")
         if self._batch and dy.shape[0] != self._batch:
             raise ShapeError(f"the last forward had a batch of {self._batch}, the output's gradient has {dy.shape[0]}")
-        return self.chain.backward(dy, input_grad=input_grad)
+        return self.chain.backward(dy, input_grad=flag(input_grad, "input_grad"))
 
     def features(self, x: Any, name: str) -> Array:
         """The output of the layer called `name` for a batch x (see `forward`), an array on the model's device."""

@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 
+_IMPLEMENTED = "and a loss implements check_labels(labels, count, outputs, dtype) and __call__(device, outputs, labels)"
+
+
 class Loss(Worded):
     """Base class of losses."""
 
@@ -51,7 +54,7 @@ class Loss(Worded):
 
     def check_labels(self, labels: Any, count: int, outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """The `labels` of `count` examples as an array, as metrics take them; DataError if they do not fit `outputs` outputs."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method check_labels, {_IMPLEMENTED}")
 
     def targets(self, labels: np.ndarray[Any, Any], outputs: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """Checked labels as the array that `__call__` takes: the same, unless the loss moves them."""
@@ -78,7 +81,7 @@ class Loss(Worded):
 
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         """(loss, correct, doutputs): the mean loss and the number of correct answers as 0-d arrays, and the gradient."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method __call__, {_IMPLEMENTED}")
 
 
 _FEW = 32  # classes: a GPU's warp has a thread for each

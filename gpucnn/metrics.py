@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucnn.arrays import class_numbers, numbers, several_classes
-from gpucnn.checks import integer
+from gpucnn.checks import COUNT, integer
 from gpucnn.errors import DataError
 from gpucnn.names import Registry
 
@@ -52,7 +52,7 @@ def accuracy(scores: Any, labels: Any) -> float:
 
 def confusion_matrix(labels: Any, predicted: Any, classes: int) -> npt.NDArray[np.int64]:
     """counts[i, j]: the number of examples of class i predicted as class j. labels and predicted: class numbers (N) or (N, 1)."""
-    classes = integer(classes, "classes", 1)
+    classes = integer(classes, "classes", 1, most=COUNT)
     truth, guesses = (_column(numbers(values, name)) for values, name in ((labels, "labels"), (predicted, "predicted classes")))
     if truth.shape != guesses.shape or truth.ndim != 1:
         raise DataError(f"confusion_matrix compares two rows of class numbers, got shapes {truth.shape} and {guesses.shape}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpucnn import saving, summary
 from gpucnn.arrays import quiet, scaled
-from gpucnn.checks import COUNT, flag, integer, several
+from gpucnn.checks import COUNT, flag, integer, positive, several
 from gpucnn.data.batches import Batches
 from gpucnn.data.stream import is_stream
 from gpucnn.device import Device
@@ -45,6 +45,7 @@ from gpucnn.weighted import example_weights
 
 _MANY = 1024  # examples: a rehearsal takes as long for any number of them, but for what NumPy computes
 _PASSING = (Flatten, Dropout, AvgPool2D, GlobalAvgPool2D, MaxPool2D, GlobalMaxPool2D)  # probabilities behind them are probabilities
+_NOT_CALLED = ("forward", "backward", "__call__", "call", "train_step", "test_step", "predict_step", "training_step")  # by fit and predict
 _FEW = 4  # examples: the smallest part of a batch that a thread may take through the whole network (gpucnn_loops.chunks.LEAST)
 
 
@@ -62,6 +63,16 @@ class Sequential(Layered):
     model.compile(optimizer="adam", loss="categorical_crossentropy", metrics=["accuracy"])
     model.fit(images, labels, batch_size=128, epochs=5)
     """
+
+    _in_fit = False  # whether `fit` is training it: it counts its steps alone, and the steps of others would be lost in its count
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in filter(vars(cls).__contains__, _NOT_CALLED):
+            raise TypeError(
+                f"fit and predict run the layers of a model and would never call {cls.__name__}.{name}: write a Layer, whose _forward and "
+                "_backward they do call, and put it into a Sequential"
+            )
 
     def __init__(self, *layers: Layer | Input | Sequential | Sequence[Layer | Input | Sequential]) -> None:
         self.metadata: dict[str, Any] = {}  # free for users: saved and loaded with the model
@@ -91,13 +102,13 @@ class Sequential(Layered):
     def step_bytes(self, batch_size: int) -> int:
         """Peak memory of a training step in bytes, without `held_bytes` and the kernels' workspaces."""
         self._built()
-        return of_step(self.chain.stages).peak * batch_size * self.dtype.itemsize
+        return of_step(self.chain.stages).peak * integer(batch_size, "batch_size", 1) * self.dtype.itemsize
 
     def summary(self, batch_size: int = 1, *, file: IO[str] | None = None) -> None:
         """Prints each layer's output shape, parameters, multiply-adds and memory for `batch_size` examples (to stdout, or `file`). Nested
         layers are listed below the layer that holds them."""
         self._built()
-        for line in summary.text_of(self, integer(batch_size, "batch_size", 1)).split("\n"):
+        for line in summary.text_of(self, integer(batch_size, "batch_size", 1, most=COUNT)).split("\n"):
             say(line, file)
 
     # Training and measuring.
@@ -209,7 +220,7 @@ class Sequential(Layered):
             seed=self.seed if seed is None else integer(seed, "seed", 0),
             augment=augment,
             validation_data=validation_data,
-            validation_split=validation_split,
+            validation_split=0.0 if validation_split is None else positive(validation_split, "validation_split", zero=True),
             class_weight=class_weight,
             sample_weight=sample_weight,
             steps_per_epoch=steps_per_epoch,
@@ -233,19 +244,23 @@ class Sequential(Layered):
             forms = labels.shape[1:], None if told is None else told.shape
             key = self, (id(self.chain), id(optimizer), type(loss), sizes, after, *self.metrics, *forms)
             ranks.in_turn(lambda: compile_for(lambda: self._rehearse(loss, labels, sizes, told, after), self.buffers.values.nbytes, key))
-        return loop.fit(
-            self,
-            loss,
-            optimizer,
-            batches,
-            epochs=epochs,
-            validation=validation,
-            callbacks=found,
-            verbose=shows,
-            metrics=self.metrics,
-            resume=resume,
-            ranks=ranks,
-        )
+        self._in_fit = True
+        try:
+            return loop.fit(
+                self,
+                loss,
+                optimizer,
+                batches,
+                epochs=epochs,
+                validation=validation,
+                callbacks=found,
+                verbose=shows,
+                metrics=self.metrics,
+                resume=resume,
+                ranks=ranks,
+            )
+        finally:
+            self._in_fit = False
 
     def _taken(self, x: Any, y: Any, given: Given, data_format: DataFormat | None) -> tuple[Loss, Optimizer, Any, Any]:
         """(loss, optimizer, batches, validation data) for `fit`. If any of it is refused, the model reads examples as before."""
@@ -257,10 +272,6 @@ class Sequential(Layered):
             elif given.steps_per_epoch is not None:
                 raise ArgumentError("steps_per_epoch is for batches instead of x; with arrays, an epoch is one pass over them")
             loss, optimizer = self._ready(x)
-            if optimizer.outdated:
-                raise GpucnnError("which layers are trained has changed since the model was compiled: compile it again")
-            if not optimizer.trains(self.buffers):
-                raise GpucnnError("this model's optimizer trains another model, or none yet: compile each model with its own optimizer")
             loss, batches, validation = batches_of(self, loss, x, y, given)
         except BaseException:
             self.data_format = before
@@ -411,7 +422,14 @@ class Sequential(Layered):
         if self._buffers is None:
             self._compiled(built=False)
             self.build(None if self.declared is not None else example_shape(x))
-        return self._compiled()
+        loss, optimizer = self._compiled()
+        if optimizer.outdated:
+            raise GpucnnError("which layers are trained has changed since the model was compiled: compile it again")
+        if not optimizer.trains(self.buffers):
+            raise GpucnnError("this model's optimizer trains another model, or none yet: compile each model with its own optimizer")
+        if self._in_fit:
+            raise GpucnnError("fit is training this model at this moment: train a copy of it, copy.copy(model)")
+        return loss, optimizer
 
     def checked(self, x: Any, y: Any, data_format: DataFormat | None = None) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Examples and labels, checked, as metrics take them. DataError or ShapeError if they do not fit the model or the loss."""

@@ -14,6 +14,7 @@ from gpucnn.errors import ArgumentError, GpucnnError
 from gpucnn.layers.parameter import Array, Buffers
 from gpucnn.names import Registry, Worded, no_attribute
 from gpucnn.schedules import Constant, Schedule, as_rate, get_schedule
+from gpucnn.text import shown
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
@@ -76,6 +77,8 @@ class Optimizer(Worded):
 
     def attach(self, buffers: Buffers) -> None:
         """Connects to these parameters, with a step count of 0 and all state zero."""
+        if not isinstance(buffers, Buffers):
+            raise TypeError(f"attach takes the parameters of a model, model.buffers, got {shown(buffers)}")
         self._buffers = buffers
         self.steps = 0
         self.state = {slot: buffers.device.xp.zeros_like(buffers.values) for slot in self.slots}
@@ -150,13 +153,19 @@ class Optimizer(Worded):
         return f"{type(self).__name__}({', '.join([f'learning_rate={rate}', *(f'{name}={value}' for name, value in settings.items())])})"
 
     def _rate(self, step: int) -> float:
-        return as_rate(self.schedule(step), step)  # checked, because a schedule may be the user's own
+        try:
+            rate = self.schedule(step)
+        except OverflowError:  # of a factor above 1, after many steps
+            rate = math.inf
+        return as_rate(rate, step)  # checked, because a schedule may be the user's own
 
     def _rates(self, step: int) -> tuple[float, float, float]:
         return self._rate(step), 1.0, 1.0
 
     def _update(self, buffers: Buffers, gradients: Array, rates: Array) -> None:
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no method _update, and an optimizer implements it: (buffers, gradients, rates)"
+        )
 
     def _attached(self) -> Buffers:
         if self._buffers is None:

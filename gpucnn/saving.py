@@ -160,7 +160,15 @@ def _compile(model: Any, config: dict[str, Any], path: Path) -> None:
 
 def kept(model: Any) -> dict[str, Any]:
     """The complete state for copy and pickle, independent of the device: gradients and optimizer state included."""
-    state: dict[str, Any] = {**vars(model), "chain": Chain(), "_named": {}, "_arrays": {}, "_device": None, "_buffers": None}
+    state: dict[str, Any] = {
+        **vars(model),
+        "chain": Chain(),
+        "_named": {},
+        "_arrays": {},
+        "_device": None,
+        "_buffers": None,
+        "_in_fit": False,
+    }
     buffers = model._buffers
     if buffers is not None:
         state["_kept"] = {

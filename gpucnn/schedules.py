@@ -22,7 +22,7 @@ class Schedule(Worded):
 
     def __call__(self, step: int) -> float:
         """The learning rate of step `step`, counted from 0."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method __call__, and a schedule implements it: (step)")
 
     def config(self) -> dict[str, Any]:
         """A description from which `get_schedule` makes the same schedule."""

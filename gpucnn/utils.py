@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn.arrays import class_numbers, numbers
-from gpucnn.checks import integer
+from gpucnn.checks import COUNT, integer
 from gpucnn.errors import DataError
 
 __all__ = ["to_categorical"]
@@ -23,7 +23,7 @@ def to_categorical(labels: Any, num_classes: int | None = None) -> NDArray[np.fl
     if num_classes is None:
         classes = int(given.max()) + 1 if given.size and given.dtype.kind in "iu" else 1
     else:
-        classes = integer(num_classes, "num_classes", 1)
+        classes = integer(num_classes, "num_classes", 1, most=COUNT)
     chosen = class_numbers(
         given.reshape(-1) if given.ndim == 2 and given.shape[1] == 1 else given, len(given) if given.ndim else 0, classes
     )

@@ -54,8 +54,8 @@ class Batches:
             self.dtype = np.dtype(dtype)
         except Exception:  # NumPy may raise anything
             raise TypeError(f"dtype must be float32 or float64, got {shown(dtype)}") from None
-        if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-            raise TypeError(f"dtype must be float32 or float64, got {shown(self.dtype)}")
+        if dtype is None or self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):  # NumPy takes None for float64
+            raise TypeError(f"dtype must be float32 or float64, got {shown(dtype if dtype is None else self.dtype)}")
         if augment is not None and (not callable(augment) or isinstance(augment, type)):
             made = "call the class, to make one" if isinstance(augment, type) else "gpucnn.data.augmentation builds one from a name"
             raise TypeError(f"augment must be a callable (x, rng) -> x, got {shown(augment)}: {made}")

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from gpucnn.checks import integer, proportion
+from gpucnn.checks import flag, integer, proportion
 from gpucnn.data import cifar, digits, files_of, mnist, search  # noqa: F401  cifar is known by its names alone
 from gpucnn.data.dataset import DATASETS, Dataset, Request
 from gpucnn.data.download import Progress, UnavailableError
@@ -68,7 +68,9 @@ def load_dataset(
         raise TypeError(f"name must be a data set's name or a folder, got {shown(name)}")
     seed, test_fraction = integer(seed, "seed", -sys.maxsize), proportion(test_fraction, "test_fraction")
     size = None if image_size is None else size_of(image_size)
-    request = Request(None if data_dir is None else user_path(data_dir), progress, download, seed, test_fraction, size, reading)
+    request = Request(
+        None if data_dir is None else user_path(data_dir), progress, flag(download, "download"), seed, test_fraction, size, reading
+    )
     if request.data_dir is not None:
         search.check_given(request.data_dir, download=download)
     text = as_named(os.fspath(name))

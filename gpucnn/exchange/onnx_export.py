@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn.checks import flag
 from gpucnn.errors import CheckpointError
 from gpucnn.exchange.onnx_nodes import ACTIVATIONS, Nodes, in_turn
 from gpucnn.exchange.packages import onnx
@@ -42,6 +43,9 @@ def export_onnx(model: Sequential, path: str | Path, *, logits: bool = False) ->
 def as_onnx(model: Sequential, *, logits: bool = False, where: str = "the model") -> Any:
     """The same model as an `onnx.ModelProto`, checked."""
     package = onnx()
+    if not isinstance(model, Sequential):
+        raise TypeError(f"export_onnx takes a built model, got {shown(model)}")
+    flag(logits, "logits")
     size = model.buffers.values.nbytes + model.buffers.saved.nbytes
     if size > LARGEST:
         raise CheckpointError(f"{where} was not written: the weights have {bytes_text(size)}, and an ONNX file can have 2 GiB")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from gpucnn.checks import flag, positive
-from gpucnn.errors import ArgumentError
 from gpucnn.layers.activations import ACTIVATIONS
 from gpucnn.layers.base import Array, Cost, Layer, Shape
 
@@ -20,12 +19,15 @@ class _Activation(Layer):
 
     kind: str
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self) -> None:
         super().__init__(self.kind)
-        self.options = options
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.checks if name not in Layer.checks}
 
     def settings(self) -> dict[str, Any]:
-        return dict(self.options)
+        return self.options
 
     def _build(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -92,8 +94,11 @@ class LeakyReLU(_Activation):
 
     kind = "leaky_relu"
 
+    checks: ClassVar = {**Layer.checks, "negative_slope": lambda value, name: positive(value, name, zero=True)}
+
     def __init__(self, negative_slope: float = 0.01) -> None:
-        super().__init__(negative_slope=positive(negative_slope, "negative_slope", zero=True, error=ArgumentError))
+        super().__init__()
+        self.negative_slope = negative_slope
 
 
 class ELU(_Activation):
@@ -103,8 +108,11 @@ class ELU(_Activation):
 
     kind = "elu"
 
+    checks: ClassVar = {**Layer.checks, "alpha": positive}
+
     def __init__(self, alpha: float = 1.0) -> None:
-        super().__init__(alpha=positive(alpha, "alpha", error=ArgumentError))
+        super().__init__()
+        self.alpha = alpha
 
 
 class GELU(_Activation):
@@ -115,8 +123,11 @@ class GELU(_Activation):
 
     kind = "gelu"
 
+    checks: ClassVar = {**Layer.checks, "approximate": flag}
+
     def __init__(self, approximate: bool = False) -> None:
-        super().__init__(approximate=flag(approximate, "approximate"))
+        super().__init__()
+        self.approximate = approximate
 
 
 class SiLU(_Activation):

@@ -35,4 +35,5 @@ ACTIVATIONS |= {
 
 def named(activation: str | None) -> str | None:
     """The registered name of an activation; None for none, which Keras calls "linear"."""
-    return None if activation is None or activation == "linear" else ACTIVATIONS.first(activation)
+    none = activation is None or (isinstance(activation, str) and activation == "linear")
+    return None if none else ACTIVATIONS.first(activation)

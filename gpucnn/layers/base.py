@@ -33,9 +33,17 @@ ALIKE = {  # other names for it, and common mistakes
 }
 
 
+_IMPLEMENTED = "and a layer implements _build(input_shape), _forward(x, training) and _backward(dy, input_grad)"
+
+
 def too_many(shape: Shape) -> str:
     """The message about an array with too many elements."""
     return f"an array of shape {shown(shape)}, which has more than 2³¹ − 1 numbers: use smaller sizes"
+
+
+def what_is(array: Any) -> str:
+    """An array's shape, or what is there instead of an array, for error messages."""
+    return f"an array of shape {tuple(array.shape)}" if hasattr(array, "shape") else shown(array)
 
 
 def _config(value: Any) -> Any:
@@ -81,7 +89,6 @@ class Layer(Worded):
 
     def __init__(self, activation: str | None = None) -> None:
         self.activation = activation
-        self.options: dict[str, Any] = {}  # of the activation
         self.name = type(self).__name__.lower()
         self.parameters: list[Parameter] = []
         self.arrays: list[SavedArray] = []
@@ -101,13 +108,18 @@ class Layer(Worded):
 
     def _build(self, input_shape: Shape) -> Shape:
         """Checks that the layer fits, declares its parameters and returns the shape of its output."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method _build, {_IMPLEMENTED}")
 
     def _forward(self, x: Array, training: bool) -> Array:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method _forward, {_IMPLEMENTED}")
 
     def _backward(self, dy: Array, input_grad: bool) -> Array | None:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method _backward, {_IMPLEMENTED}")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The activation's own settings; only layers that are an activation have any."""
+        return {}
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON can hold them."""
@@ -132,6 +144,7 @@ class Layer(Worded):
         self.input_shape = input_shape
         self.output_shape = self._sized(self._build(input_shape))
         self._inside = None  # there may be other layers inside now
+        self._check_arrays()
         for array in (*self.parameters, *self.arrays):
             if array.size >= LIMIT:
                 raise ShapeError(f"its {array.name} would be {too_many(array.shape)}")
@@ -145,14 +158,26 @@ class Layer(Worded):
             raise TypeError(f"{type(self).__name__}._build must return the shape of an output without the batch, got {shown(shape)}")
         return tuple(map(int, shape))
 
-    def _check_returned(self, array: Any, shape: Shape | None, method: str) -> None:
-        """ShapeError unless a layer of the user's has returned a batch of arrays of this shape: others would fail in the next layer, or be
-        broadcast there."""
-        if shape is not None and tuple(getattr(array, "shape", ())[1:]) != shape:
-            got = f"an array of shape {tuple(array.shape)}" if hasattr(array, "shape") else shown(array)
-            raise ShapeError(
-                f"{type(self).__name__}.{method} of layer {self.name!r} must return (batch, {', '.join(map(str, shape))}), got {got}"
-            )
+    def _check_arrays(self) -> None:
+        """TypeError for arrays of a layer of the user's that no model would hold: they would be neither trained nor saved."""
+        for array in (*self.parameters, *self.arrays):
+            if not isinstance(array, SavedArray):
+                raise TypeError(
+                    f"parameters and arrays of {type(self).__name__} must list Parameters and SavedArrays, got {what_is(array)}"
+                )
+        listed = {id(array) for part in self.walk().values() for array in (*part.parameters, *part.arrays)}
+        for name, value in vars(self).items():
+            if isinstance(value, SavedArray) and id(value) not in listed:
+                where = "self.parameters" if isinstance(value, Parameter) else "self.arrays"
+                raise TypeError(f"{type(self).__name__}._build makes {name!r} and does not list it in {where}: no model would hold it")
+
+    def _check_returned(self, array: Any, count: int, shape: Shape | None, method: str) -> None:
+        """ShapeError unless a layer of the user's has returned `count` arrays of this shape: others would fail in the next layer,
+        be broadcast there, or have loops read memory behind their end."""
+        if shape is not None and tuple(getattr(array, "shape", ())) != (count, *shape):
+            batch = count if hasattr(array, "shape") and tuple(array.shape[1:]) == shape else "batch"
+            expected = f"({batch}, {', '.join(map(str, shape))})"
+            raise ShapeError(f"{type(self).__name__}.{method} of layer {self.name!r} must return {expected}, got {what_is(array)}")
 
     def to_device(self, device: Device, seed: int) -> None:
         """Moves the layer to a device. `seed` is the layer's own, for layers that draw random numbers."""
@@ -273,7 +298,7 @@ class Layer(Worded):
         where to write it, for a layer that `takes_part`."""
         y = z = self._forward(x, training) if out is None else self._forward(x, training, out)  # type: ignore[call-arg]
         if not vars(type(self)).get("replays", False) and self.input_shape is not None:
-            self._check_returned(y, self.output_shape, "_forward")
+            self._check_returned(y, x.shape[0], self.output_shape, "_forward")
         applied = None if self.activation is None else ACTIVATIONS[self.activation]
         if logits and self.activation in ("softmax", "sigmoid"):
             applied = None
@@ -313,7 +338,7 @@ class Layer(Worded):
         more = (plan.takes_relu,) if self.takes_relu_grad else ()
         dx = self._backward(dy, input_grad, *more)
         if input_grad and not vars(type(self)).get("replays", False):
-            self._check_returned(dx, self.input_shape, "_backward")
+            self._check_returned(dx, dy.shape[0], self.input_shape, "_backward")
         self.forget()
         return dx
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpucnn.checks import integer, several
+from gpucnn.checks import flag, integer, pair, several
 from gpucnn.errors import ArgumentError
 from gpucnn.layers.containers import Concat, Residual, Stack
 from gpucnn.layers.conv import Conv2D
@@ -39,7 +39,7 @@ def residual_block(filters: int, *, stride: int = 1, project: bool | None = None
     changes the number of channels needs one.
     """
     shortcut = None
-    if project or (project is None and stride != 1):
+    if pair(stride, "stride", 1) != (1, 1) if project is None else flag(project, "project"):
         shortcut = [Conv2D(filters, 1, stride=stride, use_bias=False), BatchNorm2D()]
     return Residual(
         Conv2D(filters, 3, stride=stride, padding="same", use_bias=False),

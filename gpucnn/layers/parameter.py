@@ -35,8 +35,10 @@ class SavedArray:
     kind = "array"
 
     def __init__(self, name: str, shape: Shape, fill: float = 0.0) -> None:
+        if not isinstance(shape, list | tuple) or not all(isinstance(size, int | np.integer) and size > 0 for size in shape):
+            raise ShapeError(f"{self.kind} {name!r} must have a shape of integers of at least 1, got {shown(shape)}")
         self.name = name
-        self.shape = shape
+        self.shape = tuple(map(int, shape))
         self.fill = fill
         self._value: Array = None
 
@@ -85,6 +87,7 @@ class Parameter(SavedArray):
 
     def __init__(self, name: str, shape: Shape, initializer: Given, *, groups: int = 1) -> None:
         super().__init__(name, shape)
+        get_initializer(initializer)
         self.initializer = initializer
         self.groups = groups
         self.frozen = False  # of a layer that is not trained (Layer.trainable): it has no gradient

@@ -142,7 +142,7 @@ def watchers(callbacks: Any, verbose: Any) -> tuple[list[Callback], bool | None]
     Raises TypeError for anything but a list of callbacks.
     """
     found = [] if callbacks is None else callbacks
-    if isinstance(found, Callback) or not isinstance(found, Iterable):
+    if isinstance(found, Callback | str | np.ndarray) or not isinstance(found, Iterable):
         raise TypeError(f"callbacks must be a list of callbacks, got {shown(callbacks)}")
     found = list(found)
     for callback in found:

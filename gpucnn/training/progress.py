@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from gpucnn.checks import flag
 from gpucnn.surroundings import in_notebook, is_terminal, say
 from gpucnn.training.run import Callback, Run
 
@@ -25,7 +26,7 @@ class Progress(Callback):
 
     def __init__(self, bar: bool | None = None) -> None:
         capable = os.environ.get("TERM") not in ("dumb", "unknown")  # such a terminal cannot go back to redraw a bar
-        self.bar = (is_terminal(sys.stdout) and capable) or _notebook_bar() if bar is None else bar
+        self.bar = (is_terminal(sys.stdout) and capable) or _notebook_bar() if bar is None else flag(bar, "bar")
         self._progress: Any = None
         self._column: Any = None
         self._task: Any = None

@@ -277,7 +277,7 @@ def test_images_may_be_rows_of_values_and_labels_rows_of_anything_floating():
         Batches(np.zeros((0, 0), np.uint8), np.zeros(0, int), 1)
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.float16, "float31", object(), bool])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.float16, "float31", object(), bool, None])
 def test_types_that_no_batch_has(dtype):
     with pytest.raises(TypeError, match="dtype must be float32 or float64"):
         Batches(IMAGES, LABELS, 4, dtype=dtype)

@@ -226,6 +226,8 @@ def test_digits(offline):
     assert data.train_images.max() == 255 and data.classes == 10 and data.note is None
     counts = np.bincount(data.test_labels)
     assert np.abs(counts - 0.2 * (counts + np.bincount(data.train_labels))).max() <= 1
+    with pytest.raises(TypeError, match="download must be True or False, got 'no'"):
+        load_dataset("digits", download="no")
     again = load_dataset("digits", seed=5, test_fraction=0.5)
     np.testing.assert_array_equal(again.test_images, data.test_images)
     # the split is part of what accuracies are compared by: it must never change

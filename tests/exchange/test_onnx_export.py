@@ -252,6 +252,11 @@ def test_a_layer_of_ones_own_is_named_and_nothing_is_written(tmp_path: Path) -> 
 
 def test_nan_and_a_model_that_is_not_built_are_refused(tmp_path: Path) -> None:
     model = gc.Sequential(gc.Dense(2))
+    for given in ("model", None, gc.Dense(2)):
+        with pytest.raises(TypeError, match="export_onnx takes a built model, got"):
+            export_onnx(given, tmp_path / "model.onnx")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="logits must be True or False, got 'no'"):
+        export_onnx(model, tmp_path / "model.onnx", logits="no")  # type: ignore[arg-type]
     with pytest.raises(GpucnnError, match="not built yet"):
         export_onnx(model, tmp_path / "model.onnx")
     model.build((3,), device="cpu").metadata = 5  # type: ignore[assignment]

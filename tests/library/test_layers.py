@@ -146,6 +146,24 @@ def test_the_gradient_is_zero_before_any_backward() -> None:
         assert not parameter.grad.any()
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "value"), [(gc.LeakyReLU, "negative_slope", 0.7), (gc.ELU, "alpha", 0.3), (gc.GELU, "approximate", True)]
+)
+def test_a_setting_of_an_activation_is_checked_and_heeded_when_it_is_assigned(kind: Any, name: str, value: Any) -> None:
+    x = np.linspace(-3, 3, 7, dtype=np.float32)[None]
+    model, other = (gc.Sequential(layer).build((7,), device="cpu") for layer in (kind(), kind(**{name: value})))
+    for _ in range(3):  # recorded by then
+        before = model.forward(x)
+    setattr(model.layers[0], name, value)
+    assert model.layers[0].config() == other.layers[0].config()
+    for _ in range(3):
+        np.testing.assert_array_equal(model.forward(x), other.forward(x))
+    assert (model.forward(x) != before).any()
+    for wrong in (-1, "0.1", None, np.ones(2)):
+        with pytest.raises((TypeError, gc.ArgumentError), match=f"{name} must be "):
+            setattr(model.layers[0], name, wrong)
+
+
 def test_looking_at_a_gradient_changes_nothing(rng: np.random.Generator) -> None:
     looked, untouched = STACKS["conv"](), STACKS["conv"]()
     x, dy = rng.normal(size=(2, *IMAGE)), rng.normal(size=(2, *looked.output_shape))
@@ -402,6 +420,44 @@ def test_a_layer_of_ones_own_may_return_a_list() -> None:
     assert gc.Sequential(Own([np.int64(4)]), gc.Dense(2)).build((4,), device="cpu").layers[0].output_shape == (4,)
 
 
+def test_what_a_layer_of_ones_own_lacks_is_named() -> None:
+    for name, kind in (("_build", gc.Layer), ("_forward", type("Half", (gc.Layer,), {"_build": lambda self, shape: shape}))):
+        told = rf"has no method {name}, and a layer implements _build\(input_shape\), _forward\(x, training\) and _backward"
+        with pytest.raises(NotImplementedError, match=f"^{kind.__name__} {told}"):
+            gc.Sequential(kind()).build((4,), device="cpu").predict(np.ones((2, 4)))
+    for part, name in (
+        (lambda: gc.Loss().check_labels([0], 1, 2, np.dtype("float32")), "Loss has no method check_labels"),
+        (lambda: gc.Loss()(None, None, None), "Loss has no method __call__"),
+        (lambda: gc.schedules.Schedule()(0), "Schedule has no method __call__"),
+        (lambda: gc.Optimizer(0.1)._update(None, None, None), "Optimizer has no method _update"),
+    ):
+        with pytest.raises(NotImplementedError, match=name):
+            part()
+
+
+def test_arrays_of_a_layer_of_ones_own_are_held_by_the_model_or_refused() -> None:
+    class Scale(Own):
+        listed: Any = ()
+
+        def _build(self, input_shape: Any) -> Any:
+            self.scale = gc.Parameter("scale", input_shape, "ones")
+            self.parameters = list(self.listed)
+            return input_shape
+
+    with pytest.raises(TypeError, match=r"^Scale._build makes 'scale' and does not list it in self.parameters: no model would hold it$"):
+        gc.Sequential(Scale()).build((4,), device="cpu")
+    Scale.listed = [np.ones(4)]
+    with pytest.raises(
+        TypeError, match=r"^parameters and arrays of Scale must list Parameters and SavedArrays, got an array of shape \(4,\)$"
+    ):
+        gc.Sequential(Scale()).build((4,), device="cpu")
+    for shape in ((0,), "ab", (-1,), (2.5,), 3, None):
+        with pytest.raises(ShapeError, match="parameter 'w' must have a shape of integers of at least 1, got"):
+            gc.Parameter("w", shape, "ones")  # type: ignore[arg-type]
+    with pytest.raises(gc.UnknownNameError, match="unknown initializer 'onez'"):
+        gc.Parameter("w", (3,), "onez")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_a_layer_of_ones_own_returns_has_the_shape_that_it_said(dtype: str) -> None:
     x, one = np.ones((3, 4), dtype), np.ones((3, 1), dtype)
@@ -418,7 +474,14 @@ def test_what_a_layer_of_ones_own_returns_has_the_shape_that_it_said(dtype: str)
     model.forward(x, training=True)
     with pytest.raises(ShapeError, match=r"^Own._backward of layer 'own_1' must return \(batch, 4\), got an array of shape \(3, 1\)$"):
         model.backward(np.ones((3, 2)))
-    layers[1].dx = None
+    layers[1].dx = x[:2]
+    model.forward(x, training=True)
+    with pytest.raises(ShapeError, match=r"^Own._backward of layer 'own_1' must return \(3, 4\), got an array of shape \(2, 4\)$"):
+        model.backward(np.ones((3, 2)))
+    layers[1].dx, layers[1].y = None, x[:2]
+    with pytest.raises(ShapeError, match=r"^Own._forward of layer 'own_1' must return \(3, 4\), got an array of shape \(2, 4\)$"):
+        model.fit(x, [0, 1, 0], verbose=False)
+    layers[1].y = None
     model.fit(x, [0, 1, 0], verbose=False)
 
 

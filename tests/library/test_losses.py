@@ -452,3 +452,33 @@ def test_a_loss_of_ones_own_may_return_numbers_of_python() -> None:
     history = model.fit(x, y, validation_data=(x, y), batch_size=4, verbose=False)
     assert history["loss"] == [expected] and history["val_loss"] == [expected]
     assert model.evaluate(x, y) == model.train_on_batch(x, y) == expected
+
+
+@pytest.mark.parametrize("returned", [None, 1.0, (1.0, 0)])
+def test_a_loss_of_ones_own_returns_three(returned: Any) -> None:
+    class Own(gc.MeanSquaredError):
+        name = "own"
+
+        def __call__(self, device: Any, outputs: Any, labels: Any) -> Any:
+            return returned
+
+    model = gc.Sequential(gc.Dense(2)).build((3,), device="cpu").compile(gc.SGD(0.1), Own(), [])
+    for train in (model.train_on_batch, lambda x, y: model.fit(x, y, verbose=False)):
+        with pytest.raises(TypeError, match=r"^loss 'own' must return \(loss, correct, doutputs\), got "):
+            train(np.ones((4, 3)), np.ones((4, 2)))
+
+
+@pytest.mark.parametrize(
+    ("gradient", "got"), [(np.ones((4, 1)), r"an array of shape \(4, 1\)"), (np.ones(2), r"an array of shape \(2,\)"), (0.5, "0.5")]
+)
+def test_the_gradient_of_a_loss_of_ones_own_has_the_shape_of_the_outputs(gradient: Any, got: str) -> None:
+    class Own(gc.MeanSquaredError):
+        name = "own"
+
+        def __call__(self, device: Any, outputs: Any, labels: Any) -> Any:
+            return 1.0, 0, gradient
+
+    model = gc.Sequential(gc.Dense(2)).build((3,), device="cpu").compile(gc.SGD(0.1), Own(), [])
+    for train in (model.train_on_batch, lambda x, y: model.fit(x, y, verbose=False)):
+        with pytest.raises(ShapeError, match=rf"loss 'own' must return a gradient of the shape of the outputs, \(4, 2\), got {got}$"):
+            train(np.ones((4, 3)), np.ones((4, 2)))

@@ -9,7 +9,7 @@ import pytest
 
 import gpucnn as gc
 from gpucnn import metrics
-from gpucnn.errors import DataError
+from gpucnn.errors import ArgumentError, DataError
 from gpucnn.metrics import accuracy, confusion_matrix
 
 
@@ -39,6 +39,8 @@ def test_confusion_refuses_classes_out_of_range_and_rows_of_other_lengths() -> N
             confusion_matrix(truth, guesses, 3)
     with pytest.raises(DataError, match=r"two rows of class numbers, got shapes \(2,\) and \(3,\)"):
         confusion_matrix([0, 1], [0, 1, 2], 3)
+    with pytest.raises(ArgumentError, match=r"classes must be at most 2,147,483,647, got"):
+        confusion_matrix([0, 1], [0, 1], 2**40)
 
 
 def test_top_k_counts_the_k_largest(rng: np.random.Generator) -> None:

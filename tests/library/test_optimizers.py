@@ -163,6 +163,14 @@ def test_an_optimizer_without_a_model_says_so() -> None:
             act()
 
 
+@pytest.mark.parametrize("kind", [gc.SGD, gc.Adam])
+def test_an_optimizer_is_attached_to_buffers_alone(kind: Any) -> None:
+    model = gc.Sequential(gc.Dense(3)).build((4,), device="cpu")
+    for given in (model, model.parameters, None):
+        with pytest.raises(TypeError, match=r"attach takes the parameters of a model, model\.buffers, got"):
+            kind().attach(given)
+
+
 def test_compile_starts_an_optimizer_afresh() -> None:
     optimizer = gc.Adam(0.1)
     one_number(optimizer, 1.0, [1.0, 2.0])

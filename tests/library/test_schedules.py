@@ -125,6 +125,14 @@ def test_a_rate_that_makes_no_sense_is_refused_before_the_step(kind: Any, optimi
         assert (model.buffers.values == before).all()
 
 
+def test_a_rate_that_grows_beyond_all_numbers_is_infinite() -> None:
+    optimizer = gc.SGD(gc.StepDecay(1.0, 1, 2.0))
+    optimizer.attach(gc.Sequential(gc.Dense(3)).build((4,), device="cpu").buffers)
+    optimizer.steps = 1024
+    with pytest.raises(ArgumentError, match=r"the learning rate of step 1024 must be a finite number of at least 0, got inf"):
+        optimizer.step()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_rate_may_decay_below_what_float32_can_hold(dtype: str) -> None:
     for schedule in (lambda step: 0.1 * 0.5**step, lambda step: np.float64(0.1) * 0.5**step, gc.StepDecay(0.1, 1, 0.5)):

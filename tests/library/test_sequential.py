@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
 from typing import Any
 
 import numpy as np
@@ -204,7 +206,44 @@ def test_an_optimizer_that_went_on_to_another_model_is_noticed(images: Any, labe
     first, second = network().compile(optimizer), network().compile(optimizer)
     with pytest.raises(GpucnnError, match="optimizer trains another model, or none yet: compile"):
         first.fit(images, labels, verbose=False)
+    before = values(second)
+    with pytest.raises(GpucnnError, match="optimizer trains another model, or none yet: compile"):
+        first.train_on_batch(images, labels)
+    for name, value in before.items():
+        np.testing.assert_array_equal(values(second)[name], value)
     second.fit(images, labels, verbose=False)
+
+
+@pytest.mark.parametrize("name", ["forward", "backward", "__call__", "call", "train_step"])
+def test_a_model_of_ones_own_whose_passes_would_not_be_called_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=f"would never call Own.{name}: write a Layer, whose _forward and _backward they do call"):
+        type("Own", (gc.Sequential,), {name: lambda self, x: x})
+    made = type("Own", (gc.Sequential,), {"describe": lambda self: "mine"})(gc.Dense(3))
+    assert made.build((4,), device="cpu").describe() == "mine"
+
+
+def test_a_model_that_fit_is_training_is_trained_by_nothing_else(images: Any, labels: Any) -> None:
+    model, alone = compiled(), compiled()
+
+    class Trains(gc.Callback):
+        def on_step_end(self, run: Any) -> None:
+            for train in (model.fit, model.train_on_batch):
+                with pytest.raises(GpucnnError, match=r"fit is training this model at this moment: train a copy of it, copy.copy\(model\)"):
+                    train(images, labels)
+            copy.copy(model).train_on_batch(images, labels)
+            pickle.loads(pickle.dumps(model)).fit(images, labels, verbose=False)
+
+    model.fit(images, labels, batch_size=16, verbose=False, callbacks=[Trains()])
+    alone.fit(images, labels, batch_size=16, verbose=False)
+    assert same_values(model, alone)
+
+    class Fails(gc.Callback):
+        def on_step_end(self, run: Any) -> None:
+            raise KeyError("of the user's")
+
+    with pytest.raises(KeyError):
+        model.fit(images, labels, verbose=False, callbacks=[Fails()])
+    model.fit(images, labels, verbose=False)
 
 
 def test_building_again_starts_afresh_and_keeps_the_compilation(images: Any, labels: Any) -> None:

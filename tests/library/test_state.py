@@ -76,6 +76,36 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_is_lost() -> None:
         np.testing.assert_array_equal(first.predict(X), before)
     assert first.fit(X, Y, verbose=False)["loss"] == again.fit(X, Y, verbose=False)["loss"] != loss
     assert bits(first) == bits(again)
+    before = first.predict(X)
+    first.layers[0].use_bias = False  # heeded when it is built again
+    with pytest.raises(ShapeError, match=r"its bias of shape \(4,\) is not there here"):
+        gc.Sequential(*first.layers[:1]).build((1, 6, 6), device="cpu")
+    np.testing.assert_array_equal(first.predict(X), before)
+
+
+def test_a_build_that_fails_leaves_the_model_as_it_was() -> None:
+    first, again = build(), build()
+    for model in (first, again):
+        model.fit(X, Y, verbose=False)
+    before = first.predict(X)
+
+    def fails(shape: tuple[int, ...], rng: Any) -> Any:
+        raise RuntimeError("no weights today")
+
+    first.layers[-1].initializer = fails
+    for shape, error in (((1, 2, 2), ShapeError), ((3, 7, 7), RuntimeError)):
+        with pytest.raises(error):
+            first.build(shape, seed=5, device="cpu", dtype="float64")
+        np.testing.assert_array_equal(first.predict(X), before)
+    assert (first.input_shape, first.dtype, first.seed) == (again.input_shape, again.dtype, again.seed)
+    for model in (first, again):
+        model.fit(X, Y, verbose=False)
+    assert bits(first) == bits(again)
+    new = gc.Sequential(gc.Dense(2, initializer=fails))
+    with pytest.raises(RuntimeError):
+        new.build((3,), device="cpu")
+    with pytest.raises(gc.GpucnnError, match="not built yet"):
+        new.predict(np.ones((1, 3)))
 
 
 def test_layers_of_a_loaded_model_keep_their_weights_and_may_be_frozen(tmp_path: Path) -> None:

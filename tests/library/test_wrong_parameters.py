@@ -36,7 +36,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "count_include_pad": FLAG,
     "approximate": FLAG,
     "sync": FLAG,
-    "activation": ("relo", 3, len, ["relu"]),
+    "activation": ("relo", 3, len, ["relu"], np.ones(2)),
     "initializer": ("he", 3, ["zeros"]),
     "precision": ("exact", 3, True, ["high"]),
     "rate": (1, 1.5, -0.1, NAN, "0.5", None, True),
@@ -130,6 +130,56 @@ def test_what_a_block_cannot_be_made_of_is_said_with_its_name(name: str) -> None
             message = str(caught.value)
             assert re.search(rf"\b{parameter}\b", message) and "\n" not in message, (parameter, value, message)
             assert any(shown(each) in message for each in (value, *_within(value))), message
+
+
+def test_a_block_projects_for_a_stride_in_pairs_as_for_its_number() -> None:
+    assert gc.residual_block(2, stride=(1, 1)).shortcut is None and gc.residual_block(2, stride=(1, 2)).shortcut is not None
+    for value in (*FLAG[:2], np.ones(2)):
+        with pytest.raises(TypeError, match="project must be True or False, got"):
+            gc.residual_block(2, project=value)
+    with pytest.raises(TypeError, match="stride must be one integer or a tuple of two, got"):
+        gc.residual_block(2, stride=np.ones(2))
+
+
+PASSES: dict[str, tuple[Any, str]] = {
+    "forward": (lambda model, value: model.forward(X, logits=value), "logits must be True or False, got"),
+    "backward": (lambda model, value: model.backward(DY, input_grad=value), "input_grad must be True or False, got"),
+    "step_bytes": (lambda model, value: model.step_bytes(value), "batch_size must be an integer, got"),
+    "summary": (lambda model, value: model.summary(value), "batch_size must be an integer, got"),
+    "dtype": (lambda model, value: model.build((1, 4, 4), device="cpu", dtype=value), "dtype must be float32 or float64, got"),
+    "device": (lambda model, value: model.build((1, 4, 4), device=value), "unknown device"),
+    "callbacks": (lambda model, value: model.fit(X, [0, 1], callbacks=value), "callbacks must be a list of callbacks, got"),
+    "validation_split": (
+        lambda model, value: model.fit(X, [0, 1], validation_split=value),
+        "validation_split must be a number, got",
+    ),
+}
+X, DY = np.zeros((2, 1, 4, 4), np.float32), np.zeros((2, 3), np.float32)
+
+
+@pytest.mark.parametrize("value", ["no", np.ones(2), np.array("no")], ids=shown)
+@pytest.mark.parametrize("name", PASSES)
+def test_what_a_pass_cannot_take_is_said_with_its_name(name: str, value: Any) -> None:
+    model = gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 4, 4), device="cpu").compile()
+    model.forward(X, training=True)
+    call, words = PASSES[name]
+    with pytest.raises((gc.GpucnnError, TypeError), match=words) as caught:
+        call(model, value)
+    assert shown(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("dy", [None, "a", {}, [[1], [2, 3]], np.array(["a"]), np.ma.masked_array(DY)], ids=shown)
+def test_a_gradient_that_is_no_array_of_numbers_is_refused_in_a_sentence(dy: Any) -> None:
+    model = gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 4, 4), device="cpu")
+    model.forward(X, training=True)
+    with pytest.raises(gc.DataError, match=r"the output's gradient (must be|are a masked)"):
+        model.backward(dy)
+
+
+def test_memory_is_told_for_as_many_examples_as_a_batch_may_have() -> None:
+    model = gc.Sequential(gc.Flatten(), gc.Dense(3)).build((1, 4, 4), device="cpu")
+    with pytest.raises(gc.ArgumentError, match="batch_size must be at most 2,147,483,647, got"):
+        model.summary(10**400)
 
 
 PAIRS = (3, "ab", (1,), (1, 2, 3), (0, 2), (2, -1), (2.5, 2), (2, None), None, {"a": 1}, ("2", 3))

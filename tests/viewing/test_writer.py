@@ -179,7 +179,7 @@ def test_a_layer_of_ones_own_that_fails_is_named() -> None:
     for kind, words in (
         (Broken, r"layer 'broken_1', which is not one of gpucnn's layers, fails: KeyError"),
         (Short, r"layer 'short_1' must return \(batch, 1, 5, 5\), got an array of shape \(1, 1, 5, 4\)"),
-        (Twice, r"layer 'twice_1' must give an array of shape \(1, 1, 5, 5\), and gives \(2, 1, 5, 5\): fix the layer"),
+        (Twice, r"layer 'twice_1' must return \(1, 1, 5, 5\), got an array of shape \(2, 1, 5, 5\)"),
     ):
         made = gc.Sequential(kind(), gc.Flatten(), gc.Dense(2)).build((1, 5, 5), device="cpu")
         with pytest.raises(GpucnnError, match=words):

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpucnn.arrays import quiet
-from gpucnn.errors import ShapeError
+from gpucnn.errors import ArgumentError
 from gpucnn.text import shown
 from gpucnn_loops import threads as pools
 
@@ -91,7 +91,7 @@ def threads() -> int:
     given = os.environ.get("GPUCNN_NUM_THREADS")
     if given is not None:
         if not given.isdecimal() or int(given) < 1:
-            raise ShapeError(f"GPUCNN_NUM_THREADS must be an integer of at least 1, got {shown(given)}")
+            raise ArgumentError(f"GPUCNN_NUM_THREADS must be an integer of at least 1, got {shown(given)}")
         return int(given)
     found: int = max((library["num_threads"] for library in _blas().info()), default=os.cpu_count() or 1)
     return min(found, pools.share_of_time())
