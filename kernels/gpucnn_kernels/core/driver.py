@@ -62,6 +62,7 @@ _prepared: dict[tuple[Any, ...], Prepared] = {}
 _flat: dict[int, tuple[tuple[Any, ...], str, tuple[Any, ...]]] = {}  # by id; the tuple is kept so that its id is not reused
 _streams: dict[int, Any] = {}
 _lock = threading.Lock()  # all threads share the memory for parameters
+loading = threading.RLock()  # of two threads that load a kernel at the same time, Numba refuses the second
 _MOST_TUPLES = 4096
 
 
@@ -116,5 +117,7 @@ def launch(kernel: Any, blocks: int, threads: int, shared: int, stream: int, arg
         compiled = kernel.overloads.get(tuple(kernel.typeof_pyval(argument) for argument in arguments))
         if compiled is None:
             return False
-        prepared = _prepared[key] = Prepared(int(compiled._codelibrary.get_cufunc().handle), tuple(formats), early.waits(compiled))
+        with loading:
+            handle = int(compiled._codelibrary.get_cufunc().handle)
+        prepared = _prepared[key] = Prepared(handle, tuple(formats), early.waits(compiled))
     return prepared.launch(blocks, threads, shared, stream, values)

@@ -12,7 +12,7 @@ import functools
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -228,9 +228,10 @@ def run(kernel: Any, blocks: int, threads: int, stream: Stream, *arguments: Any,
     if stream and not MLIR and driver.launch(kernel, blocks, threads, shared, int(stream.handle), arguments):
         return
     try:
-        if shared > PLAIN_SHARED and not SIMULATED:
-            _allow(kernel, shared, arguments)
-        kernel[blocks, threads, stream, shared](*arguments)
+        with nullcontext() if SIMULATED else driver.loading:  # Numba loads what it has not launched yet
+            if shared > PLAIN_SHARED and not SIMULATED:
+                _allow(kernel, shared, arguments)
+            kernel[blocks, threads, stream, shared](*arguments)
     except Exception as error:
         if SIMULATED:  # there an error is the kernel's own, such as an index out of bounds
             raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ import pytest
 from gpucnn.device import Device, to_numpy
 from gpucnn_kernels import activations
 from gpucnn_kernels.core import driver
-from gpucnn_kernels.core.launch import Launch, external_stream, recording
+from gpucnn_kernels.core._numba import cuda
+from gpucnn_kernels.core.launch import Launch, external_stream, recording, run
 from gpucnn_kernels.dense import plain as gemm
 
 pytestmark = pytest.mark.gpu
@@ -87,6 +90,41 @@ def test_launches_from_threads_do_not_mix_their_numbers(gpu: Device) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_threads_that_launch_a_kernel_for_the_first_time_load_it_once(gpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was compiled ahead or comes from the disk. Numba refuses the library of whoever comes second."""
+    fresh, kernel = cuda.jit(activations.relu_kernel.py_func), importlib.import_module("numba.cuda.dispatcher")._Kernel
+    with monkeypatch.context() as ahead:
+        ahead.setattr(kernel, "bind", lambda self: None)  # which loads it
+        fresh.compile(tuple(fresh.typeof_pyval(gpu.xp.zeros(10, "float32")) for _ in range(2)))
+    numbas = importlib.import_module("numba.cuda.cudadrv.driver")
+    load, loads = numbas.load_module_image, []
+
+    def slowly(*arguments: Any) -> Any:
+        loads.append(threading.get_ident())
+        time.sleep(0.2)  # so that the other thread comes meanwhile
+        return load(*arguments)
+
+    monkeypatch.setattr(numbas, "load_module_image", slowly)
+    results: list[Any] = []
+
+    def launched() -> None:
+        with gpu.xp.cuda.Stream(non_blocking=True) as stream:
+            x = gpu.xp.arange(-5, 5, dtype="float32")
+            y = gpu.xp.empty_like(x)
+            run(fresh, 1, 32, external_stream(stream.ptr), x, y)
+            stream.synchronize()
+            results.append(to_numpy(y))
+
+    threads = [threading.Thread(target=launched) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1 and len(results) == 3
+    for result in results:
+        np.testing.assert_array_equal(result, np.maximum(np.arange(-5, 5, dtype=np.float32), 0))
 
 
 def test_what_is_no_flat_array_of_cupy_is_left_to_numba(gpu: Device) -> None:
