@@ -31,7 +31,7 @@ BAND = 6144  # numbers of dy that the tiles go through one after the other: 24 K
 # Times as long as with filters as lanes, for the same products: most vectors of pixels are in two lines of the cache.
 SPLIT = 1.6 if WIDE else 2.0
 BEGINNING = 96  # what reading and writing the sums of an image takes, in products
-TURNING = 12  # what turning a vector of outputs takes, in products
+TURNING = 12  # what turning a vector of outputs takes, where channels or filters are lanes, in products
 NOTHING = np.float32(0)
 
 

@@ -22,7 +22,7 @@ from gpucnn_loops.crew import share
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.language import cgutils, floats, intrinsic, ir, types, words
 from gpucnn_loops.loops import loop
-from gpucnn_loops.pixel_sums import PixelSums
+from gpucnn_loops.pixel_sums import TURNING, PixelSums
 from gpucnn_loops.tables import Frame, Images, Sliding, Tables, Window, framed, images, lanes
 from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.tile import ROWS, WIDE
@@ -37,7 +37,7 @@ AT_ONCE = 30  # filters for which the blocks of a strip are read, one after the 
 # Numbers of an image's planes before or behind, channels on either side, and of both, from which copying pays.
 LARGE, CHANNELS, BOTH = 1 << 17, 16, 64
 PADDING = np.float32(0)
-TURNING, GAPS, NO_GAPS = 12, 13, 4  # what a vector of outputs takes besides its products: with channels as lanes, and with pixels
+GAPS, NO_GAPS = 13, 4  # what a vector of outputs takes besides its products, as `TURNING` with channels as lanes
 
 
 @intrinsic(prefer_literal=True)
