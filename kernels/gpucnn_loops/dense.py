@@ -17,17 +17,15 @@ bit-identical in every batch.
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 from numpy.typing import NDArray
 
 from gpucnn_loops.crew import share
 from gpucnn_loops.loops import loop
-from gpucnn_loops.tables import Tables, lanes
+from gpucnn_loops.tables import lanes
 from gpucnn_loops.threads import Scratch, address, number
 from gpucnn_loops.tile import WIDE, product_of_rows
-from gpucnn_loops.turn import fill, to_planes, to_rows
+from gpucnn_loops.turn import fill, to_lanes, transpose
 from gpucnn_loops.turned import product_of_turned
 from gpucnn_loops.vector import L, at, fma, load, relu16, splat, spread, store, where_positive
 
@@ -47,8 +45,8 @@ AT_ONCE = 4  # its rows that are added at a time
 ZERO = np.float32(0)
 
 
-@loop("i i i i f* i i f* i f* i i f* w* w* f* f*")
-def forward(first, last, strip, steps, x, n, c, weight, k, bias, biased, relu, y, turns, places, buffer, sums):
+@loop("i i i i f* i i f* i f* i i f* f* f*")
+def forward(first, last, strip, steps, x, n, c, weight, k, bias, biased, relu, y, buffer, sums):
     """y[:, first:last] of y (n, k) = x (n, c) · weightᵀ + bias."""
     count = last - first
     for image in range(0, n, strip):
@@ -56,7 +54,7 @@ def forward(first, last, strip, steps, x, n, c, weight, k, bias, biased, relu, y
         width = (images + L - 1) // L * L
         for depth in range(0, c, steps):
             d = min(steps, c - depth)
-            to_rows(at(x, image * c + depth), c, d, images, buffer, turns)
+            to_lanes(at(x, image * c + depth), c, images, d, buffer, strip)
             product_of_rows(count, d, at(weight, first * c + depth), c, buffer, strip, width, sums, strip, depth)
         for row in range(count):
             b = splat(ZERO)
@@ -67,18 +65,18 @@ def forward(first, last, strip, steps, x, n, c, weight, k, bias, biased, relu, y
                 if biased:  # 0 would not do: −0 + 0 is 0
                     v = v + b
                 store(sums, row * strip + lane, relu16(v) if relu else v)
-        to_planes(sums, count, images, strip, at(y, image * k + first), places)
+        transpose(sums, strip, count, images, at(y, image * k + first), k)
 
 
-@loop("i i f* i i f* f* i i i f* w* f* f*")
-def forward_by_output(first, last, x, n, c, weight, bias, biased, relu, k, y, turns, buffer, sums):
+@loop("i i f* i i f* f* i i i f* f* f*")
+def forward_by_output(first, last, x, n, c, weight, bias, biased, relu, k, y, buffer, sums):
     """As `forward`, with outputs as lanes, for at most eight examples. What is left of c is turned beforehand."""
     whole = c // L * L
     for output in range(first, last, L):
         count, rows = min(L, last - output), at(weight, output * c)
         product_of_turned(n, whole, x, rows, c, count, sums)
         if whole < c:
-            to_rows(at(rows, whole), c, c - whole, count, buffer, turns)
+            to_lanes(at(rows, whole), c, count, c - whole, buffer, L)
             product_of_rows(n, c - whole, at(x, whole), c, buffer, L, L, sums, L, whole)
         for image in range(n):
             out, own = at(y, image * k + output), at(sums, image * L)
@@ -165,24 +163,15 @@ def lanes_of(first, last, strip, each, steps, panel, a, m, depth, b, across, y, 
                     out[j] = ZERO if masked and not by[j] > 0 else total[j]
 
 
-@functools.lru_cache(maxsize=256)
-def _rows(count: int, step: int) -> Tables:
-    """The table of `count` places that lie `step` apart. Whoever uses it holds it."""
-    return Tables(places=np.arange(count) * step)
-
-
 def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> None:
     """y (N, K) = x (N, C) · weight (K, C)ᵀ + bias, then ReLU."""
     (n, c), k = x.shape, weight.shape[0]
     given = address(weight if bias is None else bias)
     if n <= ALONE:
-        turns = _rows(L, L)
-        told = address(x), n, c, address(weight), given, bias is not None, relu, k, address(y), turns.at.places
+        told = address(x), n, c, address(weight), given, bias is not None, relu, k, address(y)
 
         def by_output(first: int, last: int) -> None:
             scratch = Scratch(L * L, ALONE * L)
-            place, size = scratch.piece(0)
-            fill(place, size if k % L else 0, 0)  # lanes of no output, if there are any
             forward_by_output(first * L, min(last * L, k), *told, *scratch.addresses())
 
         share(-(-k // L), by_output, n * c * k)
@@ -190,17 +179,13 @@ def dense(x: Array, weight: Array, bias: Array | None, relu: bool, y: Array) -> 
     rows = lanes(n)
     strip = min(BLOCK, rows)
     steps = min(c, (TURNED if k * c >= LARGE else BLOCK * STEPS) // strip)
-    held = _rows(steps, strip), _rows(strip, k)
-    tables = [table.at.places for table in held]
 
     def part(first: int, last: int, begin: int, end: int) -> None:
         """The outputs first … last − 1 of the examples begin … end − 1."""
         scratch = Scratch(steps * strip, (last - first) * strip)
-        place, size = scratch.piece(0)
-        fill(place, size if n % L else 0, 0)  # lanes of no example, if there are any: for every size of a batch the same loops are called
         given_x, made = address(x) + 4 * begin * c, address(y) + 4 * begin * k
         arrays = given_x, end - begin, c, address(weight), k, given, bias is not None, relu, made
-        forward(first, last, strip, steps, *arrays, *tables, *scratch.addresses())
+        forward(first, last, strip, steps, *arrays, *scratch.addresses())
 
     strips = -(-n // strip)
     if strips % number() == 0 and rows == strips * strip and k * strip <= APART:
@@ -217,8 +202,8 @@ def dense_input_grad(dy: Array, weight: Array, relu: Array | None, dx: Array) ->
 def dense_weight_grad(dy: Array, x: Array, dweight: Array) -> None:
     """dweight (K, C) = dy (N, K)ᵀ · x (N, C)."""
     n, k = dy.shape
-    turned, places = Scratch(n * k, shared=True).parts[0], _rows(k, n)
-    to_planes(address(dy), n, k, k, address(turned), places.at.places)
+    turned = Scratch(n * k, shared=True).parts[0]
+    transpose(address(dy), k, n, k, address(turned), n)
     _across(turned.reshape(k, n), x, dweight, None)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn_loops.language import floats, helper, intrinsic, ir, types, words
+from gpucnn_loops.language import floats, helper, intrinsic, ir, types
 from gpucnn_loops.loops import loop
 from gpucnn_loops.machine import FEATURES
 from gpucnn_loops.tables import Frame
@@ -31,24 +31,82 @@ def turned_of(builder: Any, rows: list[Any]) -> list[Any]:
     return rows
 
 
+def _turn(builder: Any, line: Any, b: Any, places: Any) -> None:
+    """As `turn16`. line(i): the address of row i of a."""
+    table = isinstance(places.type, ir.PointerType)
+
+    def place(j: int) -> Any:
+        index = ir.Constant(I64, j)
+        return builder.load(builder.gep(places, [index])) if table else builder.mul(places, index)
+
+    for i0 in range(0, L, BLOCK):
+        for j0 in range(0, L, BLOCK):
+            rows = [load_at(builder, builder.gep(line(i0 + i), [ir.Constant(I64, j0)]), PART) for i in range(BLOCK)]
+            for j, row in enumerate(turned_of(builder, rows)):
+                store_at(builder, row, builder.gep(b, [builder.add(place(j0 + j), ir.Constant(I64, i0))]))
+
+
 @intrinsic
 def turn16(typing, a, a_step, b, places):
-    """b[places[j] + i] = a[i·a_step + j], for i, j < 16."""
+    """b[places[j] + i] = a[i·a_step + j], for i, j < 16. places: a table, or the distance of one to the next."""
 
     def code(c, bl, s, args):
         a, a_step, b, places = args
-
-        def number(i):
-            return ir.Constant(I64, i)
-
-        for i0 in range(0, L, BLOCK):
-            for j0 in range(0, L, BLOCK):
-                rows = [load_at(bl, bl.gep(a, [bl.add(bl.mul(number(i0 + i), a_step), number(j0))]), PART) for i in range(BLOCK)]
-                for j, row in enumerate(turned_of(bl, rows)):
-                    store_at(bl, row, bl.gep(b, [bl.add(bl.load(bl.gep(places, [number(j0 + j)])), number(i0))]))
+        _turn(bl, lambda i: bl.gep(a, [bl.mul(a_step, ir.Constant(I64, i))]), b, places)
         return c.get_dummy_value()
 
-    return types.void(floats, types.int64, floats, words), code
+    return types.void(floats, types.int64, floats, places), code
+
+
+@intrinsic
+def turn_last(typing, count, a, a_step, b, b_step):
+    """b[j·b_step + i] = a[min(i, count − 1)·a_step + j], for i, j < 16."""
+
+    def code(c, bl, s, args):
+        count, a, a_step, b, b_step = args
+        last = bl.sub(count, ir.Constant(I64, 1))
+
+        def line(i):
+            index = ir.Constant(I64, i)
+            return bl.gep(a, [bl.mul(bl.select(bl.icmp_signed("<", index, last), index, last), a_step)])
+
+        _turn(bl, line, b, b_step)
+        return c.get_dummy_value()
+
+    i = types.int64
+    return types.void(i, floats, i, floats, i), code
+
+
+@loop("f* i i i f* i")
+def to_lanes(x, apart, n, m, rows, across):
+    """rows[j·across + i] = x[i·apart + j], for i < n and j < m; lanes behind n, up to whole sixteens, hold what lane n − 1 does."""
+    full, width = n // L * L, (n + L - 1) // L * L
+    if m < L:
+        for j in range(m):
+            for i in range(width):
+                rows[j * across + i] = x[min(i, n - 1) * apart + j]
+        return
+    for column in range(0, m, L):  # columns are the outer loop: a piece of each row at a time, which comes from memory in its order
+        j = min(column, m - L)
+        for i in range(0, full, L):
+            turn16(at(x, i * apart + j), apart, at(rows, j * across + i), across)
+        if full < n:
+            turn_last(n - full, at(x, full * apart + j), apart, at(rows, j * across + full), across)
+
+
+@loop("f* i i i f* i")
+def transpose(a, a_step, n, m, b, b_step):
+    """b[j·b_step + i] = a[i·a_step + j], for i < n and j < m."""
+    if n < L or m < L:
+        for j in range(m):
+            for i in range(n):
+                b[j * b_step + i] = a[i * a_step + j]
+        return
+    for column in range(0, m, L):
+        j = min(column, m - L)
+        for row in range(0, n, L):
+            i = min(row, n - L)
+            turn16(at(a, i * a_step + j), a_step, at(b, j * b_step + i), b_step)
 
 
 @loop("f* i i i f* w*")

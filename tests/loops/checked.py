@@ -87,10 +87,16 @@ def sum16(v: Any) -> Any:
     return v[0]
 
 
-def turn16(a: Pointer, a_step: int, b: Pointer, places: Pointer) -> None:
+def turn16(a: Pointer, a_step: int, b: Pointer, places: Any) -> None:
     rows = np.stack([load(a, i * a_step) for i in range(16)])
     for j in range(16):
-        store(b, places[j], rows[:, j])
+        store(b, places[j] if isinstance(places, Pointer) else places * j, rows[:, j])
+
+
+def turn_last(count: int, a: Pointer, a_step: int, b: Pointer, b_step: int) -> None:
+    rows = np.stack([load(a, min(i, count - 1) * a_step) for i in range(16)])
+    for j in range(16):
+        store(b, j * b_step, rows[:, j])
 
 
 def turned_tile(Q: int, m: int, n: int, x: Pointer, w: Pointer, ws: int, count: int, y: Pointer) -> None:
@@ -186,6 +192,7 @@ INTRINSICS: dict[str, Callable[..., Any]] = {
     "relu_first": relu_first,
     "sum16": sum16,
     "turn16": turn16,
+    "turn_last": turn_last,
     "row_tile": row_tile,
     "turned_tile": turned_tile,
     "tile": tile,
@@ -305,7 +312,6 @@ def main() -> None:
         regions.clear()
         roads.convolution.cache_clear()
         roads.pooled.cache_clear()
-        dense._rows.cache_clear()
         a = arrays(case, rng)
         c, k = a["x"].shape[1], len(a["bias"])
         hold(roads.convolution(c, k, a["window"], a["groups"]), a)
