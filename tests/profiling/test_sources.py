@@ -19,6 +19,7 @@ if simulated():
 
 from gpucnn.profiling.chip import chips, samples
 from gpucnn.profiling.chip.compiled import Compiler
+from gpucnn_kernels.core.launch import Launch
 
 
 def names(function: Any) -> list[str]:
@@ -100,3 +101,15 @@ def test_a_kernel_is_compiled_again_where_a_file_of_its_own_has_changed(monkeypa
     monkeypatch.setattr(sources, "content", changed)
     assert {name: compiler.mark(launch) != before[name] for name, launch in found.items()} == wanted
     assert Compiler("sm_80", lambda line: None, None).mark(found["adam"]) != before["adam"]
+
+
+def test_numbas_files_are_not_read_as_its_version_says_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_numba(launch: Launch) -> bool:  # the kernel closes over a type of Numba's
+        return any(name.partition(".")[0] == "numba" for name in sources._modules(launch.kernel.py_func))
+
+    launch = next(each.launch for each in samples.kernels(chips.find("H100")) if of_numba(each.launch))
+    assert all("gpucnn_kernels" in file.parts for file in sources.files_of(launch.kernel.py_func))
+    compiler = Compiler("sm_90", lambda line: None, None)
+    before = compiler.mark(launch)
+    monkeypatch.setattr("gpucnn.profiling.chip.compiled.versions", lambda: "numba 0.0")
+    assert None not in (before, compiler.mark(launch)) and compiler.mark(launch) != before

@@ -14,10 +14,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+BY_VERSION = ("numba",)  # packages whose version says as much as their files: kernels close over their types, and they have hundreds
+
 
 def files_of(function: Any) -> list[Path]:
-    """The files that a kernel's machine code can depend on, sorted. Packages other than the function's own are left out."""
-    return sorted({file for name in _modules(function) for file in reached(name)})
+    """The files that a kernel's machine code can depend on, sorted. What a module imports of other packages is left out, and so are the
+    compilers, whose versions are to be compared beside the files."""
+    own = [name for name in _modules(function) if name.partition(".")[0] not in BY_VERSION]
+    return sorted({file for name in own for file in reached(name)})
 
 
 @functools.cache
@@ -80,7 +84,7 @@ def _path(name: str) -> Path | None:
     """The source file of a module; None if there is no such module, or if it is not in Python."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the packages above a module are imported to find it, and some of Numba's warn of themselves
+            warnings.simplefilter("ignore")  # the packages above a module are imported to find it, and may warn of themselves
             spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):  # its parent is not a package
         return None

@@ -132,8 +132,7 @@ def _take(value: Any, digest: Any, taken: dict[types.FunctionType, bytes]) -> No
             taken[value] = own.digest()
         digest.update(taken[value])
     elif isinstance(value, types.CodeType):
-        digest.update(value.co_code)
-        _take((value.co_names, value.co_varnames, value.co_freevars, value.co_consts), digest, taken)
+        digest.update(_code(value))
     elif isinstance(value, (tuple, list)):
         digest.update(f"sequence of {len(value)}".encode())
         for item in value:
@@ -143,6 +142,14 @@ def _take(value: Any, digest: Any, taken: dict[types.FunctionType, bytes]) -> No
         if " at 0x" in text:
             raise ValueError(text)
         digest.update(f"{type(value).__qualname__} {text}".encode())
+
+
+@functools.cache
+def _code(value: types.CodeType) -> bytes:
+    """A hash of what a function does, which is the same in many of its closures."""
+    digest = hashlib.sha256(value.co_code)
+    _take((value.co_names, value.co_varnames, value.co_freevars, value.co_consts), digest, {})
+    return digest.digest()
 
 
 @functools.cache
