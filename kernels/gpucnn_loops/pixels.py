@@ -16,13 +16,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gpucnn_loops import pixel_sums, tables
+from gpucnn_loops import pixel_sums, pointwise, tables
 from gpucnn_loops.after import After, Norm, after_sums, with_other
 from gpucnn_loops.crew import share
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.language import cgutils, floats, intrinsic, ir, types, words
 from gpucnn_loops.loops import loop
 from gpucnn_loops.pixel_sums import TURNING, PixelSums
+from gpucnn_loops.pointwise import Pointwise
 from gpucnn_loops.tables import Frame, Images, Sliding, Tables, Window, framed, images, lanes
 from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.tile import ROWS, WIDE
@@ -269,16 +270,17 @@ def back(window: Window) -> Sliding:
 
 
 class Pixels:
-    """The plan of a convolution, one of whose passes `gains`; the others go the direct road. x (N, C, H, W), weight (K, C/groups, R, S), y
+    """The plan of a convolution, one of whose passes `gains`; the others go another road. x (N, C, H, W), weight (K, C/groups, R, S), y
     and dy (N, K, P, Q), whose images may lie apart."""
 
     parts = True
 
     def __init__(self, c: int, k: int, window: Window, groups: int = 1) -> None:
         self.c, self.k, self.groups, self.taps = c // groups, k // groups, groups, math.prod(window.kernel)
-        self.direct = Direct(c, k, window, groups)
+        other = Pointwise if pointwise.fits(window) else Direct
+        self.other = other(c, k, window, groups)
         sums = PixelSums(c, k, window, groups) if pixel_sums.gains(self.c, self.k, window) else None
-        self.weight_grad = self.direct.weight_grad if sums is None else sums.weight_grad
+        self.weight_grad = self.other.weight_grad if sums is None else sums.weight_grad
         self.ahead = _road(self.c, self.k, window)
         self.behind = _road(self.k, self.c, back(window)) if window.stride == (1, 1) else None
 
@@ -287,7 +289,7 @@ class Pixels:
     ) -> None:
         """y = convolution of x, plus bias, then batch normalization, plus `added`, then ReLU."""
         if self.ahead is None:
-            self.direct.forward(x, weight, bias, relu, y, norm, added)
+            self.other.forward(x, weight, bias, relu, y, norm, added)
         else:
             _vectors, after = after_sums(self.k, self.k, self.groups, bias, relu, norm, added)
             self._gather(x, weight, after, y, self.ahead)
@@ -295,7 +297,7 @@ class Pixels:
     def input_grad(self, dy: Array, weight: Array, relu: Array | None, dx: Array) -> None:
         """dx from dy; 0 where `relu`, if given, is not positive."""
         if self.behind is None:
-            self.direct.input_grad(dy, weight, relu, dx)
+            self.other.input_grad(dy, weight, relu, dx)
             return
         packed = Scratch(weight.size, shared=True).parts[0]
         turned_by_input(address(weight), self.groups, self.k, self.c, self.taps, address(packed))

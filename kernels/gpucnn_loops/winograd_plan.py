@@ -154,7 +154,7 @@ class Winograd:
         """Whether kernels are transformed part by part when they are needed: since n images have few tiles, or because all kernels would
         take too much memory, of every thread. The bits are the same."""
         size = 36 * self.c * width
-        return size > MOST or (size > MOST_KEPT and n * self.each < TILES)
+        return size > MOST or (size > MOST_KEPT and n * self.each <= 2 * TILES)
 
     def _tiling(self, width: int, ahead: bool) -> Tiling:
         """The `Tiling` for so many lanes of the outputs' channels, where outputs are computed (`ahead`) or their gradients read."""

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays, hold, nan_like
+from loop_cases import DEPTHWISE, DIRECT, PIXELS, POINTWISE, WHOLE, WINOGRAD, arrays, hold, nan_like
 
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import _engine, roads, units
 from gpucnn.ops.shapes import pool_window
-from gpucnn_loops import dense, pixel_sums, pixels, tables, threads
+from gpucnn_loops import dense, pixel_sums, pixels, pointwise, tables, threads
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.language import Helper, Intrinsic
 from gpucnn_loops.loops import Loop, every
@@ -297,6 +297,7 @@ def main() -> None:
         DIRECT[15],
         *DEPTHWISE[:4:3],
         *PIXELS[3:7],
+        *POINTWISE[:5],
         WHOLE[2],
         WINOGRAD[5],
         (2, 17, 5, 6, 18, 3, 2, (2, 1), ((1, 0), (0, 1)), 1, 1),
@@ -306,6 +307,7 @@ def main() -> None:
         (1, 1, 6, 26, 3, 5, 5, 1, 2, 1, 1),
         (1, 17, 6, 7, 16, 5, 5, 1, 2, 1, 1),
     ]
+    pointwise.LARGE = pointwise.MANY = 1
     # Blocks of pixels, several strips of them, and bands of a gradient, for as few pixels as can be computed here.
     pixels.LARGE, pixels.BOTH, pixels.STRIP, pixel_sums.BAND = 1, 1, 1 << 11, 200
     for case in cases:

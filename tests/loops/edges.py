@@ -16,12 +16,12 @@ from collections import deque
 from typing import Any
 
 import numpy as np
-from loop_cases import DEPTHWISE, DIRECT, FIRST, PIXELS, WHOLE, WINOGRAD, arrays
+from loop_cases import DEPTHWISE, DIRECT, FIRST, PIXELS, POINTWISE, WHOLE, WINOGRAD, arrays
 
 from gpucnn.ops import cpu
 from gpucnn.ops.cpu import _engine, roads, units
 from gpucnn.ops.shapes import pool_window
-from gpucnn_loops import threads
+from gpucnn_loops import pointwise, threads
 from gpucnn_loops.after import Norm
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.loops import Loop
@@ -88,8 +88,9 @@ def main(where: str) -> None:
     np.zeros, np.empty = guarded_zeros, guarded  # type: ignore[assignment]
     np.ascontiguousarray = lambda array, dtype=None: copied(np.asarray(array, dtype))  # type: ignore[assignment]
     threads.Scratch.__init__ = guarded_scratch  # type: ignore[method-assign]
+    pointwise.LARGE = pointwise.MANY = 1
     rng = np.random.default_rng(0)
-    for case in [*DIRECT, *DEPTHWISE, *PIXELS, *WHOLE, *WINOGRAD, *FIRST]:
+    for case in [*DIRECT, *DEPTHWISE, *PIXELS, *POINTWISE, *WHOLE, *WINOGRAD, *FIRST]:
         a = {name: copied(value) if isinstance(value, np.ndarray) else value for name, value in arrays(case, rng).items()}
         c, k = a["x"].shape[1], len(a["bias"])
         all_passes(roads.convolution(c, k, a["window"], a["groups"]), a)

@@ -75,6 +75,14 @@ PIXELS: list[tuple[Any, ...]] = [
     (17, 6, 12, 32, 8, 3, 3, 1, 1, 1, 2),
     (1, 2, 70, 60, 13, 3, 3, 1, 1, 1, 1),  # several bands of dy's rows
 ]
+POINTWISE: list[tuple[Any, ...]] = [
+    (3, 20, 9, 7, 37, 1, 1, 2, 0, 1, 1),  # every second pixel
+    (2, 17, 5, 11, 34, 1, 1, (1, 3), 0, (2, 2), 1),
+    (7, 150, 7, 7, 70, 1, 1, 1, 0, 1, 1),  # blocks with pixels of two images, and sums in two pieces
+    (5, 40, 2, 3, 24, 1, 1, 1, 0, 1, 4),  # blocks with pixels of many images
+    (1, 33, 3, 3, 130, 1, 1, 1, 0, 1, 1),  # fewer pixels than lanes
+    (2, 130, 24, 25, 64, 1, 1, 1, 0, 1, 1),  # several strips of blocks
+]
 WINOGRAD: list[tuple[Any, ...]] = [
     (1, 16, 12, 12, 16, 3, 3, 1, 1, 1, 1),
     (3, 20, 13, 11, 37, 3, 3, 1, 0, 1, 1),

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop_cases import DEPTHWISE, DIRECT, PIXELS, WHOLE, WINOGRAD, arrays, check_weight, hold, nan_like, plan_of, window_of
+from loop_cases import DEPTHWISE, DIRECT, PIXELS, POINTWISE, WHOLE, WINOGRAD, arrays, check_weight, hold, nan_like, plan_of, window_of
 
 from gpucnn.ops.cpu import conv as reference
 from gpucnn.ops.cpu import roads
 from gpucnn.ops.shapes import conv_window
-from gpucnn_loops import pixel_sums, tables
+from gpucnn_loops import pixel_sums, pointwise, tables
+from gpucnn_loops.after import Norm
 from gpucnn_loops.depthwise import Depthwise
 from gpucnn_loops.direct import Direct
 from gpucnn_loops.pixel_sums import PixelSums
 from gpucnn_loops.pixels import Pixels, back, gains
+from gpucnn_loops.pointwise import Pointwise
 from gpucnn_loops.whole import Whole
 from gpucnn_loops.winograd_plan import Winograd, fits
 
@@ -33,14 +36,74 @@ from gpucnn_loops.winograd_plan import Winograd, fits
 def test_each_pass_is_the_references(case: tuple[Any, ...], road: type, rng: np.random.Generator) -> None:
     given = arrays(case, rng)
     plan = plan_of(given)
-    assert type(plan) is road or (road is Direct and type(plan) in (Pixels, Whole))
+    assert type(plan) is road or (road is Direct and type(plan) in (Pixels, Pointwise, Whole))
     hold(plan, given)
 
 
-@pytest.mark.parametrize("case", [*DIRECT, *DEPTHWISE, *PIXELS, *WHOLE, *WINOGRAD])
+@pytest.mark.parametrize("case", [*DIRECT, *DEPTHWISE, *PIXELS, *POINTWISE, *WHOLE, *WINOGRAD])
 def test_the_direct_road_takes_every_shape(case: tuple[Any, ...], rng: np.random.Generator) -> None:
     given = arrays(case, rng)
     hold(Direct(given["x"].shape[1], len(given["bias"]), given["window"], given["groups"]), given)
+
+
+@pytest.mark.parametrize("case", [case for case in (*DIRECT, *PIXELS, *POINTWISE, *WHOLE) if pointwise.fits(window_of(case))])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_pointwise_is_the_direct_road_to_the_bit(
+    case: tuple[Any, ...], threads: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pointwise, "LARGE", 1)
+    monkeypatch.setattr(pointwise, "MANY", 1)
+    monkeypatch.setattr(tables, "number", lambda: threads)  # the channels of y are divided among them
+    a = arrays(case, rng)
+    size = a["x"].shape[1], len(a["bias"]), a["window"], a["groups"]
+    plan, direct = Pointwise(*size), Direct(*size)
+    hold(plan, a)
+    monkeypatch.setattr(plan, "direct", None)  # nothing more goes there
+    numbers = rng.random((4, len(a["bias"])), dtype=np.float32)
+    for bias, norm, added in ((a["bias"], Norm(*numbers, 1e-3), a["dy"]), (None, None, a["dy"]), (a["bias"], None, None)):
+        for relu in (False, True):
+            y, expected = nan_like(a["dy"]), nan_like(a["dy"])
+            plan.forward(a["x"], a["weight"], bias, relu, y, norm, added)
+            direct.forward(a["x"], a["weight"], bias, relu, expected, norm, added)
+            np.testing.assert_array_equal(y.view(np.int32), expected.view(np.int32))
+    for mask in (None, a["x"]):
+        dx, expected = nan_like(a["x"]), nan_like(a["x"])
+        plan.input_grad(a["dy"], a["weight"], mask, dx)
+        direct.input_grad(a["dy"], a["weight"], mask, expected)
+        np.testing.assert_array_equal(dx, expected)  # 0 may have either sign where no pixel of dy belongs
+
+
+@st.composite
+def pointwises(draw: st.DrawFn) -> tuple[Any, ...]:
+    groups, each = draw(st.sampled_from([1, 1, 2])), st.one_of(st.integers(1, 3), st.integers(15, 140))
+    n, h, w, stride = draw(st.integers(1, 9)), draw(st.integers(1, 19)), draw(st.integers(1, 19)), draw(st.sampled_from([1, 1, 2, 3]))
+    return n, groups * draw(each), h, w, groups * draw(each), 1, 1, stride, 0, 1, groups
+
+
+@given(pointwises(), st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_any_pointwise(case: tuple[Any, ...], seed: int) -> None:
+    a = arrays(case, np.random.default_rng(seed))
+    with mock.patch.multiple(pointwise, LARGE=1, MANY=1):
+        hold(Pointwise(a["x"].shape[1], len(a["bias"]), a["window"], a["groups"]), a)
+
+
+def test_a_large_weight_is_not_turned_for_few_pixels(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    for name in ("forward", "input_grad"):
+        monkeypatch.setattr(Direct, name, lambda self, *arrays, name=name: called.append(name))
+
+    def direct(n: int, c: int, side: int, k: int, stride: int = 1) -> list[str]:
+        called.clear()
+        a = arrays((n, c, side, side, k, 1, 1, stride, 0, 1, 1), rng)
+        plan = plan_of(a)
+        plan.forward(a["x"], a["weight"], None, False, nan_like(a["dy"]))
+        plan.input_grad(a["dy"], a["weight"], None, nan_like(a["x"]))
+        return list(called)
+
+    assert direct(1, 512, 7, 512) == ["input_grad"] and direct(6, 512, 7, 512) == []
+    assert direct(1, 64, 7, 64) == ["input_grad"] and direct(2, 64, 7, 64) == ["forward", "input_grad"]
+    assert direct(2, 512, 14, 512, 2) == ["input_grad"] and direct(6, 256, 14, 1024, 2) == []
 
 
 def by_row(case: tuple[Any, ...]) -> bool:
@@ -147,7 +210,7 @@ def test_an_image_that_is_not_finite_changes_no_other(rng: np.random.Generator) 
     np.testing.assert_array_equal(after[others], before[others])
 
 
-@pytest.mark.parametrize("case", [DIRECT[1], DEPTHWISE[1], PIXELS[1], WINOGRAD[1]])
+@pytest.mark.parametrize("case", [DIRECT[1], DEPTHWISE[1], PIXELS[1], WINOGRAD[1], (1, 512, 5, 5, 512, 1, 1, 1, 0, 1, 1)])
 def test_an_image_has_the_same_bits_in_every_batch(case: tuple[Any, ...], rng: np.random.Generator) -> None:
     a = arrays((17, *case[1:]), rng)
     plan = plan_of(a)

@@ -35,6 +35,8 @@ def convolution(c: int, k: int, window: Window, groups: int) -> Any:
         return made.winograd.Winograd(c, k, window)
     if made.pixels.fits(c, k, window, groups):
         return made.pixels.Pixels(c, k, window, groups)
+    if made.pointwise.fits(window):
+        return made.pointwise.Pointwise(c, k, window, groups)
     return made.direct.Direct(c, k, window, groups)
 
 
