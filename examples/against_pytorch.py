@@ -3,6 +3,8 @@
     python examples/against_pytorch.py [--models keras tf2 lenet5x5] [--steps 30] [--batch-size 128] [--threads N] [--profile] [--memory]
                                        [--others] [--json FILE] [--quick]
 
+There are large ones, too, for images of 224 × 224: resnet18, resnet50, vgg11 and mobilenet224.
+
 Both get the same images, the same kind of update (Adam at 1e-3; SGD with momentum for lenet5x5) and the same number of threads. A
 step is the forward pass, loss, backward pass and update. They take turns of three calls, so that whatever else the machine does falls
 on both; before a turn there is a pause, in which the other's threads stop spinning, and two calls that are not measured. What is printed
@@ -33,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import cpu_tables
+import large
 import numpy as np
 import rivals
 from common import finish, parse, pytorch_on, whole  # beside this file
@@ -48,6 +51,7 @@ STEPS = 30
 BUSY = 0.1  # share of the cores' time that others may take
 MODELS = ("keras", "tf2", "lenet5x5")  # the reference networks; they are written down here in PyTorch as well
 OTHERS = ("lenet5", "alexnet", "vgg", "inception", "resnet", "mobilenet")  # which in_pytorch.py makes of their layers
+LARGE = tuple(large.NETWORKS)
 SGD = "lenet5x5"  # the network that is trained with SGD, as in its textbook
 
 
@@ -55,10 +59,10 @@ def torch_model(name: str) -> Any:
     """A network in PyTorch."""
     from torch import nn
 
-    if name in OTHERS:
+    if name in OTHERS + LARGE:
         from in_pytorch import pytorch_of  # beside this file
 
-        return pytorch_of(gc.network(name).build((1, 28, 28), device="cpu"))
+        return pytorch_of(large.built(name))
     layers: dict[str, list[nn.Module]] = {
         "keras": [nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(5408, 256), nn.ReLU(), nn.Linear(256, 10)],
         "tf2": [
@@ -87,6 +91,12 @@ def torch_model(name: str) -> Any:
         ],
     }
     return nn.Sequential(*layers[name])
+
+
+def batch_of(name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random images and labels for a network."""
+    rng = np.random.default_rng(0)
+    return rng.random((size, *large.shape_of(name)), dtype=np.float32), rng.integers(0, 10, size, dtype=np.int32)
 
 
 def torch_step(name: str, x: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
@@ -124,13 +134,13 @@ def torch_forward(name: str, x: np.ndarray) -> Callable[[], Any]:
 
 def own_forward(name: str, x: np.ndarray) -> Callable[[], Any]:
     """The forward pass in gpucnn."""
-    model = gc.network(name).build((1, 28, 28), device="cpu")
+    model = large.built(name)
     return lambda: model.forward(x)
 
 
 def own_step(name: str, x: np.ndarray, labels: np.ndarray, recorded: bool = True) -> Callable[[], Any]:
     """The training step in gpucnn. recorded: as `fit` runs it; otherwise Python calls each operation."""
-    model = gc.network(name).build((1, 28, 28), device="cpu")
+    model = large.built(name)
     model.compile(gc.SGD(0.01, momentum=0.9) if name == SGD else gc.Adam(1e-3))
     assert model.loss is not None and model.optimizer is not None
     if not recorded:
@@ -231,7 +241,7 @@ def command(options: argparse.Namespace, *more: str) -> str:
 def main() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    known = MODELS + OTHERS
+    known = MODELS + OTHERS + LARGE
     parser.add_argument("--models", nargs="+", choices=known, default=list(MODELS), metavar="NAME", help="which networks [the first three]")
     parser.add_argument("--steps", type=whole(2), default=STEPS, help=f"measured steps of each [{STEPS}]")
     parser.add_argument("--batch-size", type=whole(), default=128, help="images in a step [128]")
@@ -252,11 +262,8 @@ def main() -> int:
         parser.error(f"--json {options.json} cannot be written: the folder {options.json.parent} is read-only")
     if options.json:
         cpu_tables.figures_in(options.json)
-    rng = np.random.default_rng(0)
-    x = rng.random((options.batch_size, 1, 28, 28), dtype=np.float32)
-    labels = rng.integers(0, 10, options.batch_size, dtype=np.int32)
     if options.memory_of:
-        peak_memory(*options.memory_of, x, labels)
+        peak_memory(*options.memory_of, *batch_of(options.memory_of[1], options.batch_size))
         return 0
     if options.memory:  # PyTorch is not imported here: a process begins with the peak of the one that starts it
         torch, missing = importlib.util.find_spec("torch"), "PyTorch is not installed (pip install torch)"
@@ -300,6 +307,7 @@ def main() -> int:
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     compared: set[str] = set()  # of the other libraries
     for name in options.models:
+        x, labels = batch_of(name, options.batch_size)
         steps = {"gpucnn": own_step(name, x, labels), "PyTorch": torch_step(name, x, labels)}
         forwards = {"gpucnn": own_forward(name, x), "PyTorch": torch_forward(name, x)}
         others = rivals.found(torch_model(name), x, labels, threads, name == SGD) if options.others else {}

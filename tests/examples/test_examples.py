@@ -42,7 +42,8 @@ ALL = (
     "tf2_mnist",
     "translation",
 )
-HELPERS = {"common", "cpu_tables", "in_pytorch", "kept", "machine", "predicted_tables", "predictions", "rivals"}  # what the others import
+# What the others import.
+HELPERS = {"common", "cpu_tables", "in_pytorch", "kept", "large", "machine", "predicted_tables", "predictions", "rivals"}
 NOTHING = "a run with --quick: the figures mean nothing"
 Example = Callable[..., Any]
 
@@ -180,15 +181,20 @@ def test_mnist_speedrun_takes_the_digits_where_there_is_no_mnist(example: Exampl
     assert NOTHING not in result.out
 
 
-@pytest.mark.parametrize("name", list(NETWORKS))
+@pytest.mark.parametrize("name", [*NETWORKS, "resnet18", "resnet50", "mobilenet224"])
 def test_against_pytorch_compares_networks_that_compute_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     monkeypatch.syspath_prepend(ROOT / "examples")
-    theirs = importlib.import_module("against_pytorch").torch_model(name).double().eval()
-    model = gc.network(name).build((1, 28, 28), device="cpu", dtype="float64")
+    large = importlib.import_module("large").NETWORKS
+    if name in large:  # smaller images, for NumPy computes in float64
+        model = gc.Sequential(large[name]()).build((3, 32, 32), device="cpu", dtype="float64")
+        theirs = importlib.import_module("in_pytorch").pytorch_of(model).double().eval()
+    else:
+        model = gc.network(name).build((1, 28, 28), device="cpu", dtype="float64")
+        theirs = importlib.import_module("against_pytorch").torch_model(name).double().eval()
     for own, place in zip(model.parameters.values(), theirs.parameters(), strict=True):
         place.data.copy_(torch.from_numpy(own.value))
-    x = np.random.default_rng(0).random((2, 1, 28, 28))
+    x = np.random.default_rng(0).random((2, *model.input_shape))
     expected = theirs(torch.from_numpy(x)).detach().numpy()
     np.testing.assert_allclose(model.forward(x), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
@@ -214,6 +220,22 @@ def test_against_pytorch(example: Example) -> None:
     assert result.status == 0, result.err
     assert NOTHING in result.out and all(re.search(rf"^{name} .*×$", result.out, re.MULTILINE) for name in ("keras", "tf2", "lenet5x5"))
     assert re.search(r"^ +conv2d\w* .* %$", result.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("resnet18", 11_689_512),
+        ("resnet50", 25_557_032),
+        pytest.param("vgg11", 132_863_336, marks=pytest.mark.slow),  # half a GB
+        ("mobilenet224", 4_231_976),
+    ],
+)
+def test_large_networks_have_the_sizes_of_their_papers(name: str, parameters: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    model = importlib.import_module("large").built(name)
+    assert sum(each.value.size for each in model.parameters.values()) == parameters
+    assert model.output_shape == (1000,)
 
 
 def test_other_libraries_are_beside_it_or_the_reason_is_said(example: Example) -> None:
