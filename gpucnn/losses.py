@@ -15,7 +15,7 @@ from gpucnn.checks import flag, fraction
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, DataError, ShapeError
 from gpucnn.layers.base import Array, Shape
-from gpucnn.names import Registry, Worded
+from gpucnn.names import Registry, Worded, made_of
 from gpucnn.text import shown
 
 __all__ = [
@@ -61,8 +61,10 @@ class Loss(Worded):
         return labels
 
     def config(self) -> Any:
-        """A description from which `get_loss` makes the same loss: its name, or its name and settings."""
-        return self.name
+        """A description from which `get_loss` makes the same loss: its name, and the arguments of its constructor if there are any, as the
+        attributes of their names hold them, or of their names behind an underscore."""
+        given = made_of(self)
+        return {"loss": self.name, **given} if given else self.name
 
     def answers(self, labels: Array) -> int:
         """The number of answers in a batch, of which `correct` are right."""
@@ -101,7 +103,9 @@ class _OfLogits(Loss):
         self.label_smoothing = fraction(label_smoothing, "label_smoothing")
 
     def config(self) -> Any:
-        return {"loss": self.name, "label_smoothing": self.label_smoothing} if self.label_smoothing else self.name
+        usual = {"from_logits": None, "label_smoothing": 0.0}
+        settings = {name: value for name, value in made_of(self).items() if name not in usual or value != usual[name]}
+        return {"loss": self.name, **settings} if settings else self.name
 
     def check_model(self, output_shape: Shape, last_activation: str | None) -> None:
         super().check_model(output_shape, last_activation)

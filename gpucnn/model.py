@@ -381,8 +381,9 @@ class Sequential(Layered):
     def save(self, path: str | Path) -> None:
         """Writes the model, without the optimizer's state, as safetensors. The file is written completely or not at all.
 
-        Raises CheckpointError for anything that `load` would refuse: custom layers that are not registered (`gpucnn.register`), layers
-        whose sizes or strides were changed after `build`, metadata that JSON cannot hold, NaN. Errors of the disk are OSError.
+        Raises CheckpointError for anything that `load` would refuse or make with other arguments: custom layers that are not registered
+        (`gpucnn.register`) or whose `settings()` leave out an argument, layers whose sizes or strides were changed after `build`, metadata
+        that JSON cannot hold, NaN. Errors of the disk are OSError. An optimizer that could not be made again is left out, with a warning.
         """
         self._built()
         saving.write(self, path)

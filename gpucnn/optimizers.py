@@ -12,7 +12,7 @@ from gpucnn.arrays import quiet, to_numpy
 from gpucnn.checks import flag, fraction, positive
 from gpucnn.errors import ArgumentError, GpucnnError
 from gpucnn.layers.parameter import Array, Buffers
-from gpucnn.names import Registry, Worded, no_attribute
+from gpucnn.names import Registry, Worded, made_of, no_attribute
 from gpucnn.schedules import Constant, Schedule, as_rate, get_schedule
 from gpucnn.text import shown
 
@@ -143,9 +143,9 @@ class Optimizer(Worded):
         self._attached().forget_gradients()
 
     def config(self) -> dict[str, Any]:
-        """A description from which `get_optimizer` makes the same optimizer, without its state."""
-        settings = {name: value for name, value in vars(self).items() if name not in self._running}
-        return {"optimizer": name_of(self), "learning_rate": self.schedule.config(), **settings}
+        """A description from which `get_optimizer` makes the same optimizer, without its state: the arguments of its constructor, as the
+        attributes of their names hold them, or of their names behind an underscore."""
+        return {"optimizer": name_of(self), "learning_rate": self.schedule.config(), **made_of(self)}
 
     def __repr__(self) -> str:
         rate = self.schedule.learning_rate if isinstance(self.schedule, Constant) else self.schedule

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.checks import SMALLEST, fraction, integer, positive
-from gpucnn.names import Registry, Worded
+from gpucnn.names import Registry, Worded, made_of
 
 __all__ = ["Constant", "Cosine", "OneCycle", "Schedule", "StepDecay"]
 
@@ -25,8 +25,9 @@ class Schedule(Worded):
         raise NotImplementedError(f"{type(self).__name__} has no method __call__, and a schedule implements it: (step)")
 
     def config(self) -> dict[str, Any]:
-        """A description from which `get_schedule` makes the same schedule."""
-        return {"schedule": name_of(self), **vars(self)}
+        """A description from which `get_schedule` makes the same schedule: the arguments of its constructor, as the attributes of their
+        names hold them, or of their names behind an underscore."""
+        return {"schedule": name_of(self), **made_of(self)}
 
 
 SCHEDULES: Registry[type[Schedule]] = Registry("schedule")

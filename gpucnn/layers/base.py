@@ -20,7 +20,7 @@ from gpucnn.initializers import as_text
 from gpucnn.layers.activations import ACTIVATIONS, Activation, named
 from gpucnn.layers.parameter import Array, Parameter, SavedArray, Shape
 from gpucnn.layers.stage import ALONE, Cost, Plan
-from gpucnn.names import Worded, no_attribute
+from gpucnn.names import Worded, made_of, no_attribute
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.text import shown
 
@@ -122,8 +122,10 @@ class Layer(Worded):
         return {}
 
     def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON can hold them."""
-        return {}
+        """The constructor's arguments, as JSON can hold them: by default the attributes of their names, or of their names behind an
+        underscore."""
+        given = made_of(self)
+        return {} if type(self).__init__ is Layer.__init__ and self.activation is None else given
 
     def cost(self) -> Cost:
         """The multiply-adds of one example in forward, and what is kept for its backward pass."""
