@@ -126,16 +126,30 @@ class Parameter(SavedArray):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_grad": None}
 
-    def add_grad(self, compute: Callable[[Array | None], Array]) -> None:
-        """Adds `compute(out)` to the gradient; the first time after `zero_grad` it is written in place, without a sum. A frozen
-        parameter has no gradient, and nothing is computed."""
+    def add_grad(self, gradient: Array | Callable[[Array | None], Array]) -> None:
+        """Adds an array to the gradient. A frozen parameter has none, and nothing is done.
+
+        gradient: the array, or a function that computes it, which is called unless the parameter is frozen. It gets an array that it may
+            write the gradient to, or None, and returns the gradient.
+        """
         if self.frozen:
             return
         if self.has_grad:
-            self._grad += compute(None)
-        else:
-            compute(self._grad)
-            self.has_grad = True
+            self._grad += self._fitting(gradient(None) if callable(gradient) else gradient)
+            return
+        found = gradient(self._grad) if callable(gradient) else gradient
+        if found is not self._grad and not (found is None and callable(gradient)):  # a function that has written may return nothing
+            self._grad[...] = self._fitting(found)
+        self.has_grad = True
+
+    def _fitting(self, gradient: Any) -> Array:
+        """A gradient of the parameter's shape; a number for a parameter that is one. ShapeError for others, which might be broadcast."""
+        shape = tuple(getattr(gradient, "shape", ()))
+        if shape != self.shape and not (shape == () and self.size == 1):
+            raise ShapeError(
+                f"the gradient of parameter {self.name!r} must have its shape, {self.shape}, got {shape}: sum over the other axes"
+            )
+        return gradient
 
 
 @contextmanager
