@@ -13,7 +13,7 @@ from gpucnn.checks import flag, fraction, positive
 from gpucnn.errors import ArgumentError, GpucnnError
 from gpucnn.layers.parameter import Array, Buffers
 from gpucnn.names import Registry, Worded, made_of, no_attribute
-from gpucnn.schedules import Constant, Schedule, as_rate, get_schedule
+from gpucnn.schedules import Constant, Rate, as_rate, get_schedule
 from gpucnn.text import shown
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
@@ -54,7 +54,7 @@ class Optimizer(Worded):
         if "_update" in vars(cls) and "elementwise" not in vars(cls):
             cls.elementwise = False
 
-    def __init__(self, learning_rate: float | Schedule, *, global_clipnorm: float | None = None) -> None:
+    def __init__(self, learning_rate: Rate, *, global_clipnorm: float | None = None) -> None:
         if global_clipnorm is not None:  # an attribute, and with it a setting in files, only where it is given
             self.global_clipnorm = global_clipnorm
         self.schedule = get_schedule(learning_rate)
@@ -70,7 +70,7 @@ class Optimizer(Worded):
         return self._rate(self.steps)
 
     @learning_rate.setter
-    def learning_rate(self, value: float | Schedule) -> None:
+    def learning_rate(self, value: Rate) -> None:
         self.schedule = get_schedule(value)
 
     lr = learning_rate  # PyTorch's name
@@ -194,7 +194,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float | Schedule = 0.01,
+        learning_rate: Rate = 0.01,
         momentum: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
@@ -234,7 +234,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float | Schedule = 1e-3,
+        learning_rate: Rate = 1e-3,
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
@@ -273,7 +273,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        learning_rate: float | Schedule = 1e-3,
+        learning_rate: Rate = 1e-3,
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
@@ -299,7 +299,7 @@ class RMSprop(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float | Schedule = 1e-3,
+        learning_rate: Rate = 1e-3,
         rho: float = 0.9,
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,

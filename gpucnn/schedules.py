@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from gpucnn.checks import SMALLEST, fraction, integer, positive
 from gpucnn.names import Registry, Worded, made_of
@@ -109,6 +109,9 @@ class Computed(Schedule):
     def config(self) -> dict[str, Any]:
         kind = self.function if hasattr(self.function, "__qualname__") else type(self.function)
         return {"schedule": type(self).__name__, "function": f"{kind.__module__}.{kind.__qualname__}"}
+
+
+Rate: TypeAlias = float | Schedule | Callable[[int], float]  # a learning rate as an argument: a number, a schedule, a function of the step
 
 
 def as_rate(value: Any, step: int) -> float:
