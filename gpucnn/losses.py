@@ -33,7 +33,17 @@ _IMPLEMENTED = "and a loss implements check_labels(labels, count, outputs, dtype
 
 
 class Loss(Worded):
-    """Base class of losses."""
+    """Base class of losses. A loss of your own has a `name` and implements two methods, or is derived from one that does.
+
+    check_labels: of (labels, count, outputs, dtype), returns the labels of `count` examples as an array, which metrics get too, or raises
+        DataError if they do not fit a model of `outputs` outputs.
+    __call__: of (device, outputs, labels), returns (loss, correct, doutputs) of a batch: the mean loss, the number of correct answers, and
+        the gradient of the mean loss, with the shape of the outputs. `device.xp` is NumPy or CuPy.
+    each: of the same arguments, returns the loss of each example (N,); only needed where examples are weighted.
+
+    Outputs have passed the model's last activation, unless it is the loss's `fused_activation`, "softmax" or "sigmoid": then `__call__`
+    gets what it would be applied to, and `predict` applies it even if the model does not.
+    """
 
     name: ClassVar[str]  # the registered name
     fused_activation: ClassVar[str | None] = None  # included in the loss when it is the model's final activation

@@ -200,10 +200,11 @@ class Sequential(Layered):
             generator; a generator needs `steps_per_epoch`.
         y: labels in the form that the loss takes.
         validation_data: (x, y), or batches, evaluated after each epoch.
-        validation_split: the fraction at the end of x and y to hold out instead.
+        validation_split: the fraction at the end of x and y to hold out instead. Mix examples that are sorted by class before.
         class_weight, sample_weight: the weights of examples, by class {0: 1.0, 1: 5.0}, or one per example (N,).
         seed: for the order of examples and for augmentation (default: the model's own).
-        augment: a name, or anything else that `gpucnn.data.augmentation` takes.
+        augment: "shift", "crop-flip", "cutout", "affine", "elastic", one of gpucnn.data's classes of these names with its settings, or a
+            function (x, rng) -> x of images (N, C, H, W).
         verbose: 0 for no progress, 1 for a bar, 2 for a line per epoch; by default a bar where the output is a terminal.
         data_format: as in `build`; the model remembers it.
         resume: a checkpoint to continue from. There may be none yet if the callback `Checkpoint` writes to the same path.

@@ -30,8 +30,13 @@ def _norm(value: Any, name: str) -> float | None:
 class Optimizer(Worded):
     """Base class of optimizers. `attach` connects it to a model's parameters; `step()` applies their gradients.
 
+    learning_rate: a number, a `Schedule`, or a function of the step, counted from 0. It may be assigned between two steps of a loop by
+        hand, or between two epochs of `fit`.
     global_clipnorm: if the Euclidean norm of all gradients together is above this, each step first divides all of them by the same
         number, so that the norm is this.
+
+    One of your own implements `_update(buffers, gradients, rates)`, which changes `buffers.values`, all parameters in one flat array;
+    `rates[0]` is the learning rate. Each name in `slots` is an array as long, of zeros at first, in `self.state`.
     """
 
     slots: tuple[str, ...] = ()  # names of the buffers of state, each as long as the parameters

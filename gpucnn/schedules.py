@@ -13,7 +13,7 @@ __all__ = ["Constant", "Cosine", "OneCycle", "Schedule", "StepDecay"]
 
 
 class Schedule(Worded):
-    """A learning rate for each step."""
+    """A learning rate for each step. One of your own implements `__call__(step)`; steps are counted from 0."""
 
     @classmethod
     def over(cls, learning_rate: float, steps: int) -> Schedule:
