@@ -6,6 +6,7 @@ Categorical and binary cross-entropy are computed from logits and include the so
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,7 +39,7 @@ class Loss(Worded):
     check_labels: of (labels, count, outputs, dtype), returns the labels of `count` examples as an array, which metrics get too, or raises
         DataError if they do not fit a model of `outputs` outputs.
     __call__: of (device, outputs, labels), returns (loss, correct, doutputs) of a batch: the mean loss, the number of correct answers, and
-        the gradient of the mean loss, with the shape of the outputs. `device.xp` is NumPy or CuPy.
+        the gradient of the mean loss, with the shape of the outputs. `device.xp` is NumPy or CuPy. It may write to both arrays.
     each: of the same arguments, returns the loss of each example (N,); only needed where examples are weighted.
 
     Outputs have passed the model's last activation, unless it is the loss's `fused_activation`, "softmax" or "sigmoid": then `__call__`
@@ -83,6 +84,18 @@ class Loss(Worded):
     def each(self, device: Device, outputs: Array, labels: Array) -> Array:
         """The loss of each example (N,), for weighted examples; a loss without this method does not accept weights."""
         raise NotImplementedError
+
+    def of_batch(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
+        """What `__call__` returns. A loss of the user's gets arrays of its own, which it may write to: the last layer needs its outputs for
+        its gradient, and labels may be the caller's."""
+        return self(device, *self._own(outputs, labels))
+
+    def each_of_batch(self, device: Device, outputs: Array, labels: Array) -> Array:
+        """What `each` returns, in the same way."""
+        return self.each(device, *self._own(outputs, labels))
+
+    def _own(self, *arrays: Array) -> Sequence[Array]:
+        return arrays if type(self).__module__.startswith("gpucnn.") else [array.copy() for array in arrays]
 
     def of_dense(
         self, device: Device, x: Array, weight: Array, bias: Array | None, labels: Array, **wanted: bool

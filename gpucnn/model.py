@@ -299,7 +299,7 @@ class Sequential(Layered):
             optimizer.zero_grad()
             x = np.zeros((size, *self.input_shape), self.dtype)
             outputs = model.forward(x, training=True, logits=loss.fused_activation is not None)
-            _, _, doutputs = loss(model.device, outputs, np.repeat(labels[:1], size, axis=0))
+            _, _, doutputs = loss.of_batch(model.device, outputs, np.repeat(labels[:1], size, axis=0))
             model.backward(doutputs)
             optimizer.update(np.ones(4, self.dtype))
         for size in {*validated, min(_FEW, *validated)} if validated else ():

@@ -164,7 +164,7 @@ class Chain:
 def _returned(loss: Any, device: Any, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
     """What a loss returns. TypeError or ShapeError for what a loss of the user's must not return: a gradient of another shape would be
     broadcast, or loops would read memory behind its end."""
-    returned = loss(device, outputs, labels)
+    returned = loss.of_batch(device, outputs, labels)
     if not isinstance(returned, list | tuple) or len(returned) != 3:
         raise TypeError(f"loss {loss.name!r} must return (loss, correct, doutputs), got {shown(returned)}")
     mean, correct, doutputs = returned
