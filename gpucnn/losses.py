@@ -6,7 +6,6 @@ Categorical and binary cross-entropy are computed from logits and include the so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from gpucnn.arrays import class_numbers, numbers, quiet
 from gpucnn.checks import flag, fraction
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, DataError, ShapeError
-from gpucnn.layers.base import Array, Shape
+from gpucnn.layers.base import Array, Shape, what_is
 from gpucnn.names import Registry, Worded, made_of
 from gpucnn.text import shown
 
@@ -86,16 +85,34 @@ class Loss(Worded):
         raise NotImplementedError
 
     def of_batch(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
-        """What `__call__` returns. A loss of the user's gets arrays of its own, which it may write to: the last layer needs its outputs for
-        its gradient, and labels may be the caller's."""
-        return self(device, *self._own(outputs, labels))
+        """What `__call__` returns.
+
+        A loss of the user's gets arrays of its own, which it may write to: the last layer needs its outputs for its gradient, and labels
+        may be the caller's. Of what it returns the gradient gets the outputs' dtype and the order of C, which operations expect, and
+        Python's numbers become arrays. TypeError or ShapeError for anything else: a gradient of another shape would be broadcast, or
+        loops would read memory behind its end.
+        """
+        if self._of_gpucnn:
+            return self(device, outputs, labels)
+        returned = self(device, outputs.copy(), labels.copy())
+        if not isinstance(returned, list | tuple) or len(returned) != 3:
+            raise TypeError(f"loss {self.name!r} must return (loss, correct, doutputs), got {shown(returned)}")
+        mean, correct, doutputs = returned
+        if getattr(doutputs, "shape", None) != outputs.shape:
+            raise ShapeError(
+                f"loss {self.name!r} must return a gradient of the shape of the outputs, {tuple(outputs.shape)}, got {what_is(doutputs)}"
+            )
+        if isinstance(mean, int | float) or isinstance(correct, int):
+            mean, correct = device.xp.asarray(mean, outputs.dtype), device.xp.asarray(correct, "int32")
+        return mean, correct, device.array(doutputs, outputs.dtype)
+
+    @property
+    def _of_gpucnn(self) -> bool:
+        return type(self).__module__.startswith("gpucnn.")
 
     def each_of_batch(self, device: Device, outputs: Array, labels: Array) -> Array:
-        """What `each` returns, in the same way."""
-        return self.each(device, *self._own(outputs, labels))
-
-    def _own(self, *arrays: Array) -> Sequence[Array]:
-        return arrays if type(self).__module__.startswith("gpucnn.") else [array.copy() for array in arrays]
+        """What `each` returns. A loss of the user's gets arrays of its own."""
+        return self.each(device, outputs, labels) if self._of_gpucnn else self.each(device, outputs.copy(), labels.copy())
 
     def of_dense(
         self, device: Device, x: Array, weight: Array, bias: Array | None, labels: Array, **wanted: bool

@@ -195,13 +195,16 @@ class Layer(Worded):
                 where = "self.parameters" if isinstance(value, Parameter) else "self.arrays"
                 raise TypeError(f"{type(self).__name__}._build makes {name!r} and does not list it in {where}: no model would hold it")
 
-    def _check_returned(self, array: Any, count: int, shape: Shape | None, method: str) -> None:
-        """ShapeError unless a layer of the user's has returned `count` arrays of this shape: others would fail in the next layer,
-        be broadcast there, or have loops read memory behind their end."""
+    def _returned(self, array: Any, like: Array, shape: Shape | None, method: str) -> Array:
+        """What a layer of the user's has returned, with the dtype of an array and in the order of C, which operations expect. ShapeError
+        unless it is as many arrays of this shape: others would fail in the next layer, be broadcast there, or have loops read memory behind
+        their end."""
+        count = like.shape[0]
         if shape is not None and tuple(getattr(array, "shape", ())) != (count, *shape):
             batch = count if hasattr(array, "shape") and tuple(array.shape[1:]) == shape else "batch"
             expected = f"({batch}, {', '.join(map(str, shape))})"
             raise ShapeError(f"{type(self).__name__}.{method} of layer {self.name!r} must return {expected}, got {what_is(array)}")
+        return self.device.array(array, like.dtype)
 
     def to_device(self, device: Device, seed: int) -> None:
         """Moves the layer to a device. `seed` is the layer's own, for layers that draw random numbers."""
@@ -320,12 +323,12 @@ class Layer(Worded):
     def forward(self, x: Array, training: bool = False, *, logits: bool = False, out: Array | None = None) -> Array:
         """The layer's output; with `training`, keeps what the backward pass needs. `logits` leaves off a final softmax or sigmoid. out:
         where to write it, for a layer that `takes_part`."""
+        if not x.flags.c_contiguous:  # from a layer of the user's that calls this one
+            x = self.device.array(x)
         given = x if self._of_gpucnn else _lent(x)
         y = z = self._forward(given, training) if out is None else self._forward(given, training, out)  # type: ignore[call-arg]
-        if given is not x:
-            y = z = x if y is given else y
-        if not self._of_gpucnn and self.input_shape is not None:
-            self._check_returned(y, x.shape[0], self.output_shape, "_forward")
+        if not self._of_gpucnn and self.input_shape is not None and out is None:
+            y = z = self._returned(x if y is given else y, x, self.output_shape, "_forward")
         applied = None if self.activation is None else ACTIVATIONS[self.activation]
         if logits and self.activation in ("softmax", "sigmoid"):
             applied = None
@@ -359,6 +362,8 @@ class Layer(Worded):
         own, nothing is planned and dy stays unchanged."""
         if not self._ready:
             raise GpucnnError(f"backward of layer {self.name!r} needs a forward with training=True before it, once for each backward")
+        if plan is ALONE:
+            dy = self.device.array(dy)
         overwrites = plan.overwrites
         if self._applied and not plan.relu_taken:
             grad = getattr(self.device.ops, self._applied.grad)
@@ -368,7 +373,7 @@ class Layer(Worded):
         more = (plan.takes_relu,) if self.takes_relu_grad else ()
         dx = self._backward(dy, input_grad, *more)
         if input_grad and not self._of_gpucnn:
-            self._check_returned(dx, dy.shape[0], self.input_shape, "_backward")
+            dx = self._returned(dx, dy, self.input_shape, "_backward")
         self.forget()
         return dx
 

@@ -539,6 +539,62 @@ def test_a_layer_of_ones_own_may_return_the_gradient_that_it_is_given(around: An
         np.testing.assert_allclose(same.grad, parameter.grad, rtol=1e-5, atol=1e-6)
 
 
+ORDERS: dict[str, Any] = {
+    "of C": lambda array: array,
+    "of Fortran": np.asfortranarray,
+    "with gaps": lambda array: np.repeat(array, 2, axis=-1)[..., ::2],
+    "turned": lambda array: np.ascontiguousarray(array.swapaxes(1, -1)).swapaxes(1, -1),
+    "of another type": lambda array: array.astype("float64" if array.dtype == "float32" else "float32"),
+}
+
+
+class Around(gc.Layer):
+    """A layer that calls another one with arrays in some order, and returns such arrays."""
+
+    def __init__(self, inner: gc.Layer, order: str) -> None:
+        super().__init__(activation="tanh")
+        self.within, self.order = inner, ORDERS[order]
+
+    def _build(self, input_shape: Any) -> Any:
+        return self.within.build(input_shape)
+
+    def _forward(self, x: Any, training: bool) -> Any:
+        return self.order(self.within.forward(self.order(x), training))
+
+    def _backward(self, dy: Any, input_grad: bool) -> Any:
+        return self.order(self.within.backward(self.order(dy), input_grad=input_grad))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("order", [*ORDERS][1:])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda: gc.Conv2D(4, 3, padding=1, activation="relu"),
+        lambda: gc.DepthwiseConv2D(3, padding=1, activation="gelu"),
+        lambda: gc.BatchNorm2D(activation="relu"),
+        lambda: gc.Residual(gc.Conv2D(4, 1), activation="relu"),
+        lambda: gc.Concat(gc.Conv2D(2, 1, activation="relu"), gc.Conv2D(2, 1, activation="relu")),
+        lambda: gc.MaxPool2D(3, 1, padding=1),
+        gc.ReLU,
+        gc.Tanh,
+        gc.GELU,
+    ],
+)
+def test_layers_take_arrays_in_any_order_from_a_layer_of_ones_own(inner: Any, order: str, dtype: str) -> None:
+    found = []
+    x = np.random.default_rng(0).normal(size=(3, 2, 6, 5)).astype(dtype)
+    for each in ("of C", order):
+        layers = gc.Conv2D(4, 3, padding=1, activation="elu"), Around(inner(), each), gc.MaxPool2D(2), gc.Flatten(), gc.Dense(3)
+        model = gc.Sequential(*layers).build((2, 6, 5), seed=1, device="cpu", dtype=dtype)
+        y = model.forward(x, training=True)
+        dx = model.backward(np.ones((3, 3)), input_grad=True)
+        assert y.dtype == dx.dtype == dtype
+        found.append([y, dx, *(parameter.grad for parameter in model.parameters.values())])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+
+
 class Times(gc.Layer):
     """factor·x, in arrays of its own."""
 
