@@ -11,7 +11,7 @@ import numpy as np
 from gpucnn.arrays import quiet, to_numpy
 from gpucnn.checks import flag, fraction, positive
 from gpucnn.errors import ArgumentError, GpucnnError
-from gpucnn.layers.parameter import Array, Buffers
+from gpucnn.layers.parameter import Array, Buffers, write
 from gpucnn.names import Registry, Worded, made_of, no_attribute
 from gpucnn.schedules import Constant, Rate, as_rate, get_schedule
 from gpucnn.text import shown
@@ -27,6 +27,16 @@ def _norm(value: Any, name: str) -> float | None:
     return None if value is None else positive(value, name)
 
 
+class _State(dict[str, Array]):
+    """The buffers of an optimizer's state, by slot. Assigning to a slot writes to its buffer, which a recorded step goes on to use."""
+
+    def __setitem__(self, slot: str, array: Array) -> None:
+        if slot in self:
+            write(array, self[slot], f"the state {slot!r}")
+        else:
+            super().__setitem__(slot, array)
+
+
 class Optimizer(Worded):
     """Base class of optimizers. `attach` connects it to a model's parameters; `step()` applies their gradients.
 
@@ -36,7 +46,8 @@ class Optimizer(Worded):
         number, so that the norm is this.
 
     One of your own implements `_update(buffers, gradients, rates)`, which changes `buffers.values`, all parameters in one flat array;
-    `rates[0]` is the learning rate. Each name in `slots` is an array as long, of zeros at first, in `self.state`.
+    `rates[0]` is the learning rate. Each name in `slots` is an array as long, of zeros at first, in `self.state`. What is assigned to
+    any of these arrays is written to it.
     """
 
     slots: tuple[str, ...] = ()  # names of the buffers of state, each as long as the parameters
@@ -86,12 +97,12 @@ class Optimizer(Worded):
             raise TypeError(f"attach takes the parameters of a model, model.buffers, got {shown(buffers)}")
         self._buffers = buffers
         self.steps = 0
-        self.state = {slot: buffers.device.xp.zeros_like(buffers.values) for slot in self.slots}
+        self.state = _State({slot: buffers.device.xp.zeros_like(buffers.values) for slot in self.slots})
 
     def attached_again(self, buffers: Buffers) -> None:
         """Connects to these parameters and keeps its state, for use after both were copied."""
         self._buffers = buffers
-        self.state = {slot: buffers.device.array(array) for slot, array in self.state.items()}
+        self.state = _State({slot: buffers.device.array(array) for slot, array in self.state.items()})
 
     def __getstate__(self) -> dict[str, Any]:
         """The state for copy and pickle, without the parameters, which belong to the model."""
@@ -133,7 +144,7 @@ class Optimizer(Worded):
     def _update_part(self, buffers: Buffers, rates: Array, part: slice) -> None:
         gradients, whole = buffers.all_gradients(part), self.state
         values: Any = buffers.view(part)  # as much of the buffers as an elementwise update needs
-        self.state = {slot: array[part] for slot, array in whole.items()}
+        self.state = _State({slot: array[part] for slot, array in whole.items()})
         try:
             self._update(values, gradients, rates)
         finally:

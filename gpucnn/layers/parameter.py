@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -185,14 +185,23 @@ class ByName(dict[str, Held]):
         )
 
 
-class View(NamedTuple):
+class View:
     """A part of the flat buffer of values, for optimizers that treat each number by itself."""
 
-    values: Array
-    device: Device
+    def __init__(self, values: Array, device: Device) -> None:
+        self._values, self.device = values, device
+
+    @property
+    def values(self) -> Array:
+        """All values, flat. Assigning to it writes to the buffer, which the parameters are views of."""
+        return self._values
+
+    @values.setter
+    def values(self, array: Array) -> None:
+        write(array, self._values, "values")
 
 
-class Buffers:
+class Buffers(View):
     """The flat buffers behind the arrays of a model, on one device: `values` and gradients of the trained parameters, and `saved`,
     everything that is not trained: other arrays and frozen parameters."""
 
@@ -200,10 +209,9 @@ class Buffers:
         self._drawn = list(parameters)
         self.parameters = [each for each in parameters if not each.frozen]
         self.arrays = [*arrays, *(each for each in parameters if each.frozen)]
-        self.device = device
-        self.replaced = False  # by newer buffers for the same arrays: an optimizer of these would have no effect
         size = sum(map(_room, self.parameters))
-        self.values = device.xp.zeros(size, dtype)
+        super().__init__(device.xp.zeros(size, dtype), device)
+        self.replaced = False  # by newer buffers for the same arrays: an optimizer of these would have no effect
         self.summed = device.xp.zeros(size + TAIL, dtype)  # gaps between parameters stay zero forever
         self._gradients, self.tail = self.summed[:size], self.summed[size:]
         self.offsets = list(itertools.accumulate(map(_room, self.parameters), initial=0))[:-1]  # where each parameter begins
@@ -253,6 +261,15 @@ class Buffers:
         """Makes the next backward write gradients instead of adding to them."""
         for parameter in self.parameters:
             parameter.has_grad = False
+
+
+def write(array: Array, into: Array, name: str) -> None:
+    """Writes an array to a buffer, in place of which it was assigned. ShapeError for one of another shape, which might be broadcast."""
+    if array is into:  # the assignment in `values -= 1`, which has already happened in place
+        return
+    if tuple(getattr(array, "shape", ())) != tuple(into.shape):
+        raise ShapeError(f"{name} has shape {tuple(into.shape)}, got {tuple(getattr(array, 'shape', ()))}")
+    into[...] = array
 
 
 def _room(array: SavedArray) -> int:
