@@ -115,10 +115,10 @@ class Worded:
         return f"{type(self).__name__}({', '.join(f'{name}={shown(value)}' for name, value in values.items())})"
 
 
-def made_of(thing: object) -> dict[str, Any]:
-    """The arguments of an object's constructor that a file can hold, as far as attributes have their names, or their names behind an
-    underscore."""
-    return {name: value for name, value in _held(thing).items() if _storable(value)}
+def made_of(thing: object, *kinds: type) -> dict[str, Any]:
+    """The arguments of an object's constructor that JSON can hold, or that are of these kinds, as far as attributes have their names, or
+    their names behind an underscore."""
+    return {name: value for name, value in _held(thing).items() if _storable(value, kinds)}
 
 
 def differing(one: object, other: object) -> str | None:
@@ -140,21 +140,25 @@ def _held(thing: object) -> dict[str, Any]:
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in found.items()}
 
 
-def _storable(value: Any) -> bool:
+def _storable(value: Any, kinds: tuple[type, ...]) -> bool:
     if isinstance(value, list | tuple):
-        return all(map(_storable, value))
+        return all(_storable(each, kinds) for each in value)
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _storable(each) for key, each in value.items())
-    return value is None or callable(value) or isinstance(value, bool | int | float | str | Worded)  # a file describes the last ones
+        return all(isinstance(key, str) and _storable(each, ()) for key, each in value.items())
+    return value is None or isinstance(value, (bool, int, float, str, *kinds))
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two values are equal. Anything but numbers, strings, arrays and lists of them is not compared."""
+    """Whether two values are equal. Of layers and other objects only the types are compared; a function may have become its name."""
     one, other = (value.tolist() if isinstance(value, np.ndarray) else value for value in (one, other))
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(_alike, one, other))
-    plain = bool, int, float, str, list, tuple, None.__class__
-    return one == other or not (isinstance(one, plain) and isinstance(other, plain))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if callable(one) and not isinstance(one, Worded):
+        return one is other or isinstance(other, str)
+    plain = bool | int | float | str | None
+    return one == other if isinstance(one, plain) or isinstance(other, plain) else type(one) is type(other)
 
 
 def _code(init: Any) -> Any:

@@ -146,7 +146,7 @@ class Layer(Worded):
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, as JSON can hold them: by default the attributes of their names, or of their names behind an
         underscore."""
-        given = made_of(self)
+        given = made_of(self, Layer)
         return {} if type(self).__init__ is Layer.__init__ and self.activation is None else given
 
     def cost(self) -> Cost:

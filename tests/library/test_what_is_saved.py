@@ -255,6 +255,41 @@ def test_what_would_be_made_again_with_other_arguments_is_not_saved(tmp_path: Pa
     assert (tmp_path / "m").read_bytes() == before
 
 
+def double(x: Any) -> Any:
+    return 2 * x
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("value", [double, object(), np.ones(2), {1: 2}, [double]])
+def test_an_argument_that_no_file_holds_is_told_where_the_layer_is_not_made_with_its_default(value: Any, tmp_path: Path) -> None:
+    build(Times(shifts=())).save(tmp_path / "m")
+    layer = Times()
+    layer.shifts = value
+    with pytest.raises(CheckpointError, match="'times_1' would be made again with another shifts than it has"):
+        gc.Sequential(gc.Flatten(), layer).build((1, 2, 2), device="cpu").save(tmp_path / "m")
+
+
+def test_arguments_that_no_file_holds_stop_no_checkpoint(tmp_path: Path) -> None:
+    class Sum(gc.MeanSquaredError):
+        name = "sum"
+
+        def __init__(self, first: gc.Loss, weight: Any) -> None:
+            self.first, self.weight = first, weight
+
+    model = build().compile("sgd", Sum(gc.Hinge(), object()))
+    model.fit(X, Y, verbose=False, callbacks=[gc.Checkpoint(tmp_path / "run")])
+    assert model.config()["loss"] == "sum"
+
+
+def test_a_function_that_becomes_its_name_is_no_other_argument(tmp_path: Path) -> None:
+    kind = type("Own", (gc.Dense,), {"__module__": __name__})
+    gc.register(kind)
+    try:
+        build(kind(4, initializer=np.ones), kind(4, initializer=gc.initializers.he_normal)).save(tmp_path / "m")
+    finally:
+        del gc.layers.LAYERS["Own"]
+
+
 @pytest.mark.usefixtures("own")
 @pytest.mark.parametrize(
     ("kind", "words"),
