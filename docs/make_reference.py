@@ -21,8 +21,9 @@ TARGET = ROOT / "docs" / "reference.md"
 EXAMPLES = ROOT / "docs" / "reference_examples.txt"
 HEAD = """# Reference
 
-Every public name, by what it is for. `import gpucnn as gc`; arrays are NCHW, (images, channels, rows, columns), and the shapes of layers
-leave the number of images out. `python docs/make_reference.py` generates this file from the docstrings and from
+Every public name of gpucnn, `gc.functional`, `gc.metrics`, `gc.initializers` and `gc.data`, by what it is for; [models.md](models.md) has
+`gpucnn.exchange`, and [view.md](view.md) `gpucnn.viewing`. `import gpucnn as gc`; arrays are NCHW, (images, channels, rows, columns), and
+the shapes of layers leave the number of images out. `python docs/make_reference.py` generates this file from the docstrings and from
 [reference_examples.txt](reference_examples.txt); tests run the examples and compare the file. The examples share this setup:
 """
 # Heading, what is said of it, module, and the methods that are shown of its classes.
@@ -33,19 +34,20 @@ SECTIONS = [
         "gpucnn.model",
         ["build", "compile", "fit", "train_on_batch", "evaluate", "predict", "forward", "backward", "features", "summary", "save"],
     ),
-    ("Layers", "Each takes `activation=`, a name, where that makes sense.", "gpucnn.layers", []),
+    ("Layers", "Each takes `activation=` where that makes sense, a name: {activations}.", "gpucnn.layers", []),
     ("Losses", "", "gpucnn.losses", []),
     ("Metrics", "", "gpucnn.metrics", []),
     ("Optimizers", "", "gpucnn.optimizers", ["attach", "step", "zero_grad"]),
     ("Schedules", "", "gpucnn.schedules", []),
     ("Callbacks", "", "gpucnn.training", []),
+    ("Data", "`gc.data`; `load_dataset` is `gc.load_dataset` as well.", "gpucnn.data", []),
     ("Initializers", "", "gpucnn.initializers", []),
     ("Functions on arrays", "`gc.functional`, on NumPy and CuPy arrays alike.", "gpucnn.functional", []),
     ("Errors", "", "gpucnn.errors", []),
     ("Everything else", "", "gpucnn", []),
 ]
 MADE_BY_GPUCNN = ("Run",)  # classes whose objects are given to a user
-REACHED = ("gpucnn.functional", "gpucnn.metrics", "gpucnn.initializers")  # modules that are public themselves
+REACHED = ("gpucnn.data", "gpucnn.functional", "gpucnn.metrics", "gpucnn.initializers")  # modules that are public themselves
 
 
 def public(module: str) -> dict[str, Any]:
@@ -135,6 +137,8 @@ def reference() -> str:
     import griffe
     import griffe2md
 
+    from gpucnn.layers.activations import ACTIVATIONS
+
     loader = griffe.GriffeLoader(search_paths=[str(ROOT)])
     package = loader.load("gpucnn")
     loader.resolve_aliases(implicit=True)
@@ -144,6 +148,7 @@ def reference() -> str:
         things = [thing for thing in public(module).values() if thing not in seen]
         if not things:
             continue
+        words = words.replace("{activations}", ", ".join(f'"{name}"' for name in ACTIVATIONS))
         parts.append(f"## {heading}\n" + (f"\n{words}\n" if words else ""))
         for thing in things:
             seen.add(thing)

@@ -222,14 +222,14 @@ class Built:
         return self._built()
 
     @property
-    def parameters(self) -> dict[str, Parameter]:
+    def parameters(self) -> ByName[Parameter]:
         """All parameters by name, such as "conv2d_1.weight"; those of nested layers by path. Assigning to a name writes to its array, as
         assigning to `value` does."""
         self._built()
         return ByName(self._named)
 
     @property
-    def arrays(self) -> dict[str, SavedArray]:
+    def arrays(self) -> ByName[SavedArray]:
         """All arrays that are saved with the parameters but not trained, by name."""
         self._built()
         return ByName(self._arrays)

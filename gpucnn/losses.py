@@ -14,8 +14,8 @@ from gpucnn.arrays import class_numbers, numbers, quiet
 from gpucnn.checks import flag, fraction
 from gpucnn.device import Device
 from gpucnn.errors import ArgumentError, DataError, ShapeError
-from gpucnn.layers.base import Array, Shape
-from gpucnn.names import Registry, Worded
+from gpucnn.layers.base import Array, Shape, what_is
+from gpucnn.names import Registry, Worded, made_of
 from gpucnn.text import shown
 
 __all__ = [
@@ -33,7 +33,17 @@ _IMPLEMENTED = "and a loss implements check_labels(labels, count, outputs, dtype
 
 
 class Loss(Worded):
-    """Base class of losses."""
+    """Base class of losses. A loss of your own has a `name` and implements two methods, or is derived from one that does.
+
+    check_labels: of (labels, count, outputs, dtype), returns the labels of `count` examples as an array, which metrics get too, or raises
+        DataError if they do not fit a model of `outputs` outputs.
+    __call__: of (device, outputs, labels), returns (loss, correct, doutputs) of a batch: the mean loss, the number of correct answers, and
+        the gradient of the mean loss, with the shape of the outputs. `device.xp` is NumPy or CuPy. It may write to both arrays.
+    each: of the same arguments, returns the loss of each example (N,); only needed where examples are weighted.
+
+    Outputs have passed the model's last activation, unless it is the loss's `fused_activation`, "softmax" or "sigmoid": then `__call__`
+    gets what it would be applied to, and `predict` applies it even if the model does not.
+    """
 
     name: ClassVar[str]  # the registered name
     fused_activation: ClassVar[str | None] = None  # included in the loss when it is the model's final activation
@@ -61,8 +71,10 @@ class Loss(Worded):
         return labels
 
     def config(self) -> Any:
-        """A description from which `get_loss` makes the same loss: its name, or its name and settings."""
-        return self.name
+        """A description from which `get_loss` makes the same loss: its name, and the arguments of its constructor if there are any, as the
+        attributes of their names hold them, or of their names behind an underscore."""
+        given = made_of(self)
+        return {"loss": self.name, **given} if given else self.name
 
     def answers(self, labels: Array) -> int:
         """The number of answers in a batch, of which `correct` are right."""
@@ -71,6 +83,36 @@ class Loss(Worded):
     def each(self, device: Device, outputs: Array, labels: Array) -> Array:
         """The loss of each example (N,), for weighted examples; a loss without this method does not accept weights."""
         raise NotImplementedError
+
+    def of_batch(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
+        """What `__call__` returns.
+
+        A loss of the user's gets arrays of its own, which it may write to: the last layer needs its outputs for its gradient, and labels
+        may be the caller's. Of what it returns the gradient gets the outputs' dtype and the order of C, which operations expect, and
+        Python's numbers become arrays. TypeError or ShapeError for anything else: a gradient of another shape would be broadcast, or
+        loops would read memory behind its end.
+        """
+        if self._of_gpucnn:
+            return self(device, outputs, labels)
+        returned = self(device, outputs.copy(), labels.copy())
+        if not isinstance(returned, list | tuple) or len(returned) != 3:
+            raise TypeError(f"loss {self.name!r} must return (loss, correct, doutputs), got {shown(returned)}")
+        mean, correct, doutputs = returned
+        if getattr(doutputs, "shape", None) != outputs.shape:
+            raise ShapeError(
+                f"loss {self.name!r} must return a gradient of the shape of the outputs, {tuple(outputs.shape)}, got {what_is(doutputs)}"
+            )
+        if isinstance(mean, int | float) or isinstance(correct, int):
+            mean, correct = device.xp.asarray(mean, outputs.dtype), device.xp.asarray(correct, "int32")
+        return mean, correct, device.array(doutputs, outputs.dtype)
+
+    @property
+    def _of_gpucnn(self) -> bool:
+        return type(self).__module__.startswith("gpucnn.")
+
+    def each_of_batch(self, device: Device, outputs: Array, labels: Array) -> Array:
+        """What `each` returns. A loss of the user's gets arrays of its own."""
+        return self.each(device, outputs, labels) if self._of_gpucnn else self.each(device, outputs.copy(), labels.copy())
 
     def of_dense(
         self, device: Device, x: Array, weight: Array, bias: Array | None, labels: Array, **wanted: bool
@@ -101,7 +143,9 @@ class _OfLogits(Loss):
         self.label_smoothing = fraction(label_smoothing, "label_smoothing")
 
     def config(self) -> Any:
-        return {"loss": self.name, "label_smoothing": self.label_smoothing} if self.label_smoothing else self.name
+        usual = {"from_logits": None, "label_smoothing": 0.0}
+        settings = {name: value for name, value in made_of(self).items() if name not in usual or value != usual[name]}
+        return {"loss": self.name, **settings} if settings else self.name
 
     def check_model(self, output_shape: Shape, last_activation: str | None) -> None:
         super().check_model(output_shape, last_activation)

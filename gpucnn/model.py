@@ -200,10 +200,11 @@ class Sequential(Layered):
             generator; a generator needs `steps_per_epoch`.
         y: labels in the form that the loss takes.
         validation_data: (x, y), or batches, evaluated after each epoch.
-        validation_split: the fraction at the end of x and y to hold out instead.
+        validation_split: the fraction at the end of x and y to hold out instead. Mix examples that are sorted by class before.
         class_weight, sample_weight: the weights of examples, by class {0: 1.0, 1: 5.0}, or one per example (N,).
         seed: for the order of examples and for augmentation (default: the model's own).
-        augment: a name, or anything else that `gpucnn.data.augmentation` takes.
+        augment: "shift", "crop-flip", "cutout", "affine", "elastic", one of gpucnn.data's classes of these names with its settings, or a
+            function (x, rng) -> x of images (N, C, H, W).
         verbose: 0 for no progress, 1 for a bar, 2 for a line per epoch; by default a bar where the output is a terminal.
         data_format: as in `build`; the model remembers it.
         resume: a checkpoint to continue from. There may be none yet if the callback `Checkpoint` writes to the same path.
@@ -298,7 +299,7 @@ class Sequential(Layered):
             optimizer.zero_grad()
             x = np.zeros((size, *self.input_shape), self.dtype)
             outputs = model.forward(x, training=True, logits=loss.fused_activation is not None)
-            _, _, doutputs = loss(model.device, outputs, np.repeat(labels[:1], size, axis=0))
+            _, _, doutputs = loss.of_batch(model.device, outputs, np.repeat(labels[:1], size, axis=0))
             model.backward(doutputs)
             optimizer.update(np.ones(4, self.dtype))
         for size in {*validated, min(_FEW, *validated)} if validated else ():
@@ -381,8 +382,9 @@ class Sequential(Layered):
     def save(self, path: str | Path) -> None:
         """Writes the model, without the optimizer's state, as safetensors. The file is written completely or not at all.
 
-        Raises CheckpointError for anything that `load` would refuse: custom layers that are not registered (`gpucnn.register`), layers
-        whose sizes or strides were changed after `build`, metadata that JSON cannot hold, NaN. Errors of the disk are OSError.
+        Raises CheckpointError for anything that `load` would refuse or make with other arguments: custom layers that are not registered
+        (`gpucnn.register`) or whose `settings()` leave out an argument, layers whose sizes or strides were changed after `build`, metadata
+        that JSON cannot hold, NaN. Errors of the disk are OSError. An optimizer that could not be made again is left out, with a warning.
         """
         self._built()
         saving.write(self, path)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
 
 from gpucnn.checks import pick
 from gpucnn.errors import ArgumentError
@@ -112,16 +115,69 @@ class Worded:
         return f"{type(self).__name__}({', '.join(f'{name}={shown(value)}' for name, value in values.items())})"
 
 
+def made_of(thing: object, *kinds: type) -> dict[str, Any]:
+    """The arguments of an object's constructor that JSON can hold, or that are of these kinds, as far as attributes have their names, or
+    their names behind an underscore."""
+    return {name: value for name, value in _held(thing).items() if _storable(value, kinds)}
+
+
+def differing(one: object, other: object) -> str | None:
+    """The first argument of the constructor that two objects were made with different values of, where attributes tell; else None."""
+    first, second = _held(one), _held(other)
+    return next((name for name in first if name in second and not _alike(first[name], second[name])), None)
+
+
+def _held(thing: object) -> dict[str, Any]:
+    """The attributes behind `made_of`. `**more` stands for the arguments of the class before it."""
+    names: dict[str, None] = {}
+    for kind in type(thing).__mro__:
+        if (init := vars(kind).get("__init__")) is not None:
+            names |= dict.fromkeys(_arguments(init))
+            if not _takes_more(init):
+                break
+    held = vars(thing)
+    found = {name: held[each] for name in names for each in (name, f"_{name}") if each in held}
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in found.items()}
+
+
+def _storable(value: Any, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_storable(each, kinds) for each in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _storable(each, ()) for key, each in value.items())
+    return value is None or isinstance(value, (bool, int, float, str, *kinds))
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two values are equal. Of layers and other objects only the types are compared; a function may have become its name."""
+    one, other = (value.tolist() if isinstance(value, np.ndarray) else value for value in (one, other))
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if callable(one) and not isinstance(one, Worded):
+        return one is other or isinstance(other, str)
+    plain = bool | int | float | str | None
+    return one == other if isinstance(one, plain) or isinstance(other, plain) else type(one) is type(other)
+
+
+def _code(init: Any) -> Any:
+    return getattr(getattr(init, "__wrapped__", init), "__code__", None)
+
+
+def _takes_more(init: Any) -> bool:
+    return (code := _code(init)) is not None and bool(code.co_flags & inspect.CO_VARKEYWORDS)
+
+
 def _arguments(init: Any) -> tuple[str, ...]:
-    code = getattr(getattr(init, "__wrapped__", init), "__code__", None)
+    code = _code(init)
     return () if code is None else code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
 
 
 def _worded(init: Any) -> Any:
-    code = init.__code__
-    if code.co_flags & 0x08:  # **more goes to another constructor, which handles the names
+    if _takes_more(init):  # which goes to another constructor, and that handles the names
         return init
-    own = frozenset(_arguments(init))
+    code, own = init.__code__, frozenset(_arguments(init))
 
     @functools.wraps(init)
     def worded(self: Any, *values: Any, **named: Any) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 from gpucnn.arrays import quiet, to_numpy
 from gpucnn.checks import flag, fraction, positive
 from gpucnn.errors import ArgumentError, GpucnnError
-from gpucnn.layers.parameter import Array, Buffers
-from gpucnn.names import Registry, Worded, no_attribute
-from gpucnn.schedules import Constant, Schedule, as_rate, get_schedule
+from gpucnn.layers.parameter import Array, Buffers, write
+from gpucnn.names import Registry, Worded, made_of, no_attribute
+from gpucnn.schedules import Constant, Rate, as_rate, get_schedule
 from gpucnn.text import shown
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
@@ -27,11 +27,27 @@ def _norm(value: Any, name: str) -> float | None:
     return None if value is None else positive(value, name)
 
 
+class _State(dict[str, Array]):
+    """The buffers of an optimizer's state, by slot. Assigning to a slot writes to its buffer, which a recorded step goes on to use."""
+
+    def __setitem__(self, slot: str, array: Array) -> None:
+        if slot in self:
+            write(array, self[slot], f"the state {slot!r}")
+        else:
+            super().__setitem__(slot, array)
+
+
 class Optimizer(Worded):
     """Base class of optimizers. `attach` connects it to a model's parameters; `step()` applies their gradients.
 
+    learning_rate: a number, a `Schedule`, or a function of the step, counted from 0. It may be assigned between two steps of a loop by
+        hand, or between two epochs of `fit`.
     global_clipnorm: if the Euclidean norm of all gradients together is above this, each step first divides all of them by the same
         number, so that the norm is this.
+
+    One of your own implements `_update(buffers, gradients, rates)`, which changes `buffers.values`, all parameters in one flat array;
+    `rates[0]` is the learning rate. Each name in `slots` is an array as long, of zeros at first, in `self.state`. What is assigned to
+    any of these arrays is written to it.
     """
 
     slots: tuple[str, ...] = ()  # names of the buffers of state, each as long as the parameters
@@ -54,7 +70,7 @@ class Optimizer(Worded):
         if "_update" in vars(cls) and "elementwise" not in vars(cls):
             cls.elementwise = False
 
-    def __init__(self, learning_rate: float | Schedule, *, global_clipnorm: float | None = None) -> None:
+    def __init__(self, learning_rate: Rate, *, global_clipnorm: float | None = None) -> None:
         if global_clipnorm is not None:  # an attribute, and with it a setting in files, only where it is given
             self.global_clipnorm = global_clipnorm
         self.schedule = get_schedule(learning_rate)
@@ -70,7 +86,7 @@ class Optimizer(Worded):
         return self._rate(self.steps)
 
     @learning_rate.setter
-    def learning_rate(self, value: float | Schedule) -> None:
+    def learning_rate(self, value: Rate) -> None:
         self.schedule = get_schedule(value)
 
     lr = learning_rate  # PyTorch's name
@@ -81,12 +97,12 @@ class Optimizer(Worded):
             raise TypeError(f"attach takes the parameters of a model, model.buffers, got {shown(buffers)}")
         self._buffers = buffers
         self.steps = 0
-        self.state = {slot: buffers.device.xp.zeros_like(buffers.values) for slot in self.slots}
+        self.state = _State({slot: buffers.device.xp.zeros_like(buffers.values) for slot in self.slots})
 
     def attached_again(self, buffers: Buffers) -> None:
         """Connects to these parameters and keeps its state, for use after both were copied."""
         self._buffers = buffers
-        self.state = {slot: buffers.device.array(array) for slot, array in self.state.items()}
+        self.state = _State({slot: buffers.device.array(array) for slot, array in self.state.items()})
 
     def __getstate__(self) -> dict[str, Any]:
         """The state for copy and pickle, without the parameters, which belong to the model."""
@@ -128,7 +144,7 @@ class Optimizer(Worded):
     def _update_part(self, buffers: Buffers, rates: Array, part: slice) -> None:
         gradients, whole = buffers.all_gradients(part), self.state
         values: Any = buffers.view(part)  # as much of the buffers as an elementwise update needs
-        self.state = {slot: array[part] for slot, array in whole.items()}
+        self.state = _State({slot: array[part] for slot, array in whole.items()})
         try:
             self._update(values, gradients, rates)
         finally:
@@ -143,9 +159,9 @@ class Optimizer(Worded):
         self._attached().forget_gradients()
 
     def config(self) -> dict[str, Any]:
-        """A description from which `get_optimizer` makes the same optimizer, without its state."""
-        settings = {name: value for name, value in vars(self).items() if name not in self._running}
-        return {"optimizer": name_of(self), "learning_rate": self.schedule.config(), **settings}
+        """A description from which `get_optimizer` makes the same optimizer, without its state: the arguments of its constructor, as the
+        attributes of their names hold them, or of their names behind an underscore."""
+        return {"optimizer": name_of(self), "learning_rate": self.schedule.config(), **made_of(self)}
 
     def __repr__(self) -> str:
         rate = self.schedule.learning_rate if isinstance(self.schedule, Constant) else self.schedule
@@ -194,7 +210,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float | Schedule = 0.01,
+        learning_rate: Rate = 0.01,
         momentum: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
@@ -234,7 +250,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float | Schedule = 1e-3,
+        learning_rate: Rate = 1e-3,
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
@@ -273,7 +289,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        learning_rate: float | Schedule = 1e-3,
+        learning_rate: Rate = 1e-3,
         beta1: float = 0.9,
         beta2: float = 0.999,
         epsilon: float = 1e-8,
@@ -299,7 +315,7 @@ class RMSprop(Optimizer):
 
     def __init__(
         self,
-        learning_rate: float | Schedule = 1e-3,
+        learning_rate: Rate = 1e-3,
         rho: float = 0.9,
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,

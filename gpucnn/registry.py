@@ -48,8 +48,8 @@ def register(kind: Any = None, /, **name: str) -> Any:
     """Registers a custom class or function under a name. A decorator with two forms.
 
     @gc.register above a class derived from Layer, Loss, Optimizer or Schedule: models that use it can be saved and loaded. A loss is
-    registered under its `name`, the others under the name of the class. Loading makes a layer from its `settings()`, an optimizer from
-    its `config()`, a schedule from its attributes.
+    registered under its `name`, the others under the name of the class. Loading calls the class with the arguments that attributes of the
+    same names hold, or of these names behind an underscore; a layer's `settings()`, and `config()` of the others, may say something else.
 
     @gc.register(network="mine") above the object that gets the name "mine":
         network         a function of the number of classes that returns a list of layers ending in raw outputs

@@ -6,7 +6,7 @@ Models are typed `Any` here, because this module is below the one that defines S
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from gpucnn.layers import LAYERS, layer_from_config
 from gpucnn.layers.chain import Chain
 from gpucnn.layout import LAST, check_format
 from gpucnn.losses import LOSSES, get_loss
+from gpucnn.names import differing
 from gpucnn.optimizers import OPTIMIZERS, get_optimizer
-from gpucnn.schedules import SCHEDULES
+from gpucnn.schedules import SCHEDULES, get_schedule
 from gpucnn.surroundings import user_path
 from gpucnn.text import message, reason_of, shown
 from gpucnn.training.checkpoint import TensorFile, save_tensors, take
@@ -68,28 +69,63 @@ def write(model: Any, path: str | Path) -> None:
     config = model.config()
     for layer in model.layers:
         _check_settings(layer, path)
+    if model.loss is not None:
+        what = f"{path} was not written: its loss"
+        _check_same(model.loss, _made(lambda: get_loss(config["loss"]), what, "config()"), what, "config()")
     if model.optimizer is not None:  # one that is not registered is only named, and `load` leaves it out
         name, schedule = optimizers.name_of(model.optimizer), model.optimizer.schedule
         if OPTIMIZERS.get(name) is not type(model.optimizer):
             config["optimizer"] = {"optimizer": name}
         elif SCHEDULES.get(schedules.name_of(schedule)) is not type(schedule):
             config["optimizer"]["learning_rate"] = {"schedule": schedules.name_of(schedule)}
+        else:
+            try:
+                _check_optimizer(model.optimizer, config["optimizer"])
+            except CheckpointError as error:  # the weights are worth more
+                config["optimizer"] = None
+                warnings.warn(message(f"{path} was written without the optimizer: {error}"), stacklevel=3)  # points at the call of `save`
     save_tensors(path, model._tensors(), {"model": config})
 
 
 def _check_settings(layer: Any, path: str | Path) -> None:
-    """CheckpointError if `load` would make another layer, because settings were changed that a layer heeds only when it is built."""
-    try:
-        again = layer_from_config(layer.config())
-        again.build(layer.input_shape)
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        why = f"{layer.name!r} cannot be made again from its settings ({reason_of(error)})"
-        raise CheckpointError(f"{path} was not written: {why}: change them, or what its settings() returns") from None
-    if _sizes(again) != _sizes(layer):
+    """CheckpointError if `load` would make another layer: its settings() leave out something, or settings were changed that a layer heeds
+    only when it is built."""
+
+    def again() -> Any:
+        made = layer_from_config(layer.config())
+        made.build(layer.input_shape)
+        return made
+
+    made = _made(again, f"{path} was not written: {layer.name!r}", "settings", "change them, or what its settings() returns")
+    if _sizes(made) != _sizes(layer):
         raise CheckpointError(
             f"{path} was not written: settings of {layer.name!r} were changed after the model was built: set them back, or make a new "
             "model of the layers and build it"
         )
+    parts = made.walk(layer.name)
+    for name, part in layer.walk(layer.name).items():
+        _check_same(part, parts[name], f"{path} was not written: {name!r}", "settings()")
+
+
+def _check_optimizer(optimizer: Any, config: Any) -> None:
+    """CheckpointError if `load` would make another optimizer, or one with another schedule."""
+    schedule = _made(lambda: get_schedule(config["learning_rate"]), "its schedule", "config()")
+    _check_same(optimizer.schedule, schedule, "its schedule", "config()")
+    _check_same(optimizer, _made(lambda: get_optimizer(config), "it", "config()"), "it", "config()")
+
+
+def _made(make: Callable[[], Any], what: str, told: str, advice: str = "change what that returns") -> Any:
+    """What `make` makes again. CheckpointError if it cannot."""
+    try:
+        return make()
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise CheckpointError(f"{what} cannot be made again from its {told} ({reason_of(error)}): {advice}") from None
+
+
+def _check_same(thing: Any, again: Any, what: str, told: str) -> None:
+    """CheckpointError if the two were made with different arguments."""
+    if name := differing(thing, again):
+        raise CheckpointError(f"{what} would be made again with another {name} than it has: change what its {told} returns")
 
 
 def _sizes(layer: Any) -> dict[str, Any]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from gpucnn.checks import SMALLEST, fraction, integer, positive
-from gpucnn.names import Registry, Worded
+from gpucnn.names import Registry, Worded, made_of
 
 __all__ = ["Constant", "Cosine", "OneCycle", "Schedule", "StepDecay"]
 
 
 class Schedule(Worded):
-    """A learning rate for each step."""
+    """A learning rate for each step. One of your own implements `__call__(step)`; steps are counted from 0."""
 
     @classmethod
     def over(cls, learning_rate: float, steps: int) -> Schedule:
@@ -25,8 +25,9 @@ class Schedule(Worded):
         raise NotImplementedError(f"{type(self).__name__} has no method __call__, and a schedule implements it: (step)")
 
     def config(self) -> dict[str, Any]:
-        """A description from which `get_schedule` makes the same schedule."""
-        return {"schedule": name_of(self), **vars(self)}
+        """A description from which `get_schedule` makes the same schedule: the arguments of its constructor, as the attributes of their
+        names hold them, or of their names behind an underscore."""
+        return {"schedule": name_of(self), **made_of(self)}
 
 
 SCHEDULES: Registry[type[Schedule]] = Registry("schedule")
@@ -108,6 +109,9 @@ class Computed(Schedule):
     def config(self) -> dict[str, Any]:
         kind = self.function if hasattr(self.function, "__qualname__") else type(self.function)
         return {"schedule": type(self).__name__, "function": f"{kind.__module__}.{kind.__qualname__}"}
+
+
+Rate: TypeAlias = float | Schedule | Callable[[int], float]  # a learning rate as an argument: a number, a schedule, a function of the step
 
 
 def as_rate(value: Any, step: int) -> float:

@@ -43,8 +43,8 @@ class Weighted(Loss):
     def __call__(self, device: Device, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
         own, weights = labels[:, :-1], labels[:, -1]
         own = own[:, 0].astype(np.int32) if self.whole else device.xp.ascontiguousarray(own)
-        _, correct, doutputs = self.loss(device, outputs, own)
-        return (self.loss.each(device, outputs, own) * weights).mean(), correct, doutputs * weights[:, None]
+        _, correct, doutputs = self.loss.of_batch(device, outputs, own)
+        return (self.loss.each_of_batch(device, outputs, own) * weights).mean(), correct, doutputs * weights[:, None]
 
 
 @quiet

@@ -26,7 +26,7 @@ from gpucnn.text import plain, shortened, shown
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """The type of `augment` in `Batches`."""
+    """The type of an augmentation: (x, rng) -> x, of floats (N, C, H, W), which leaves its argument as it is, and has a `config()`."""
 
     def __call__(self, x: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]: ...
 
@@ -35,7 +35,8 @@ class Augmentation(Protocol):
 
 class RandomChange:
     """Base class of the augmentations that have a name. Attributes are arguments of the constructor, as in a dataclass. A subclass
-    implements `draws` and `change`, or `__call__` instead of both."""
+    implements `__call__(x, rng)`, which returns changed images (N, C, H, W), floats, and leaves x as it is; or `draws` and `change`
+    instead, so that each of several ranks changes its own images."""
 
     @classmethod
     def for_side(cls, side: int) -> RandomChange:
@@ -289,7 +290,7 @@ def _shape(x: NDArray[Any]) -> tuple[int, int, int, int]:
 
 
 def augmentation(given: str | Mapping[str, Any] | Augmentation | None) -> Augmentation | None:
-    """The augmentation for a name ("none" or one of AUGMENTATIONS), a config, or an existing augmentation; None for "none"."""
+    """The augmentation for a name ("none" or one that `fit` takes), a config, or an existing augmentation; None for "none"."""
     if given is None or (isinstance(given, Augmentation) and not isinstance(given, type)):
         return given
     if not isinstance(given, str | Mapping):

@@ -18,7 +18,13 @@ from gpucnn.text import number_of
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training and test images with their class numbers.
+    """Training and test images with their class numbers; `image_shape` is (C, H, W), and `classes` the number of classes. Images read from
+    folders are sorted by class.
+
+    train_images, test_images, validation_images: uint8 (N, C, H, W). Only sets that come with a part for validation have the last.
+    train_labels, test_labels, validation_labels: int32 (N,), from 0 on.
+    class_names: a name for each class.
+    source, note: where the set comes from, and what to tell the user about it.
 
     Constructing one checks it: DataError if shapes, types, counts or labels do not fit together.
     """

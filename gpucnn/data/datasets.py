@@ -58,8 +58,8 @@ def load_dataset(
 
     image_size: a number, (height, width) or a string such as "32x48". Images of a folder are scaled until they cover this size and cropped
         about their centre. Without it, all images must have one size. Large sets of resized images are kept in the user's cache.
-    progress: called during downloads, as `gpucnn.data.Progress` describes.
-    reading: called while the images of a folder are read, with numbers of images instead of bytes.
+    progress: called during downloads with a file's name, the bytes that have arrived, and all of them, or None if that is unknown.
+    reading: called in the same way while the images of a folder are read, with numbers of images instead of bytes.
 
     Raises UnknownNameError for an unknown name (`gpucnn.register` adds your own), DataError for unusable data, its subclass
     UnavailableError for data that cannot be found, and MissingExtraError if an optional package is needed and not installed.

@@ -67,7 +67,7 @@ def fetch(
 
     sha256: of the uncompressed content, as hex digits, whether or not the file is gzip-compressed.
     md5: of the file as it is served. At least one of the two must be given; both are checked if given.
-    progress: see `Progress`; it starts again with every mirror that is tried.
+    progress: called as by `load_dataset`; it starts again with every mirror that is tried.
     timeout: seconds within which a mirror must answer, and for which it may deliver next to nothing.
     limit: bytes; a file that is longer, compressed or not, is refused.
     advice: what else to do, the end of the error's sentence.

@@ -37,8 +37,9 @@ def images_below(folder: Path, refuse: Callable[[OSError], object] | None = None
         yield from (Path(above) / name for name in sorted(names) if name.lower().endswith(SUFFIXES) and not name.startswith("."))
 
 
-def read_image(path: PathLike) -> NDArray[np.uint8]:
-    """The image in a file: uint8 (C, H, W), C = 1 for grey and 3 for colour.
+def read_image(path: PathLike, image_size: int | tuple[int, int] | str | None = None) -> NDArray[np.uint8]:
+    """The image in a file: uint8 (C, H, W), C = 1 for grey and 3 for colour. With `image_size`, a number, (height, width) or a string such
+    as "32x48", it is scaled until it covers this size, and cropped about its centre.
 
     PNG, JPEG, BMP, GIF, WebP, TIFF, PPM and PGM, whatever the file's extension: 16-bit grey is scaled to 8 bits, transparency is blended
     with white, a palette counts as grey if all of its used colours are, the first frame of an animation is used, and the EXIF orientation
@@ -49,9 +50,11 @@ def read_image(path: PathLike) -> NDArray[np.uint8]:
 
     DataError if the file cannot be read as an image, MissingExtraError without Pillow.
     """
+    size = None if image_size is None else size_of(image_size)
     array = os.fspath(path).lower().endswith(".npy")
     path = regular_file(path, "a .npy array" if array else "an image", empty=False)
-    return _read_npy(path) if array else _read_picture(path, path)
+    image = _read_npy(path) if array else _read_picture(path, path)
+    return image if size is None else resized(image, size)
 
 
 def fit_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

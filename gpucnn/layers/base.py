@@ -20,7 +20,7 @@ from gpucnn.initializers import as_text
 from gpucnn.layers.activations import ACTIVATIONS, Activation, named
 from gpucnn.layers.parameter import Array, Parameter, SavedArray, Shape
 from gpucnn.layers.stage import ALONE, Cost, Plan
-from gpucnn.names import Worded, no_attribute
+from gpucnn.names import Worded, made_of, no_attribute
 from gpucnn.ops.shapes import LIMIT
 from gpucnn.text import shown
 
@@ -46,6 +46,16 @@ def what_is(array: Any) -> str:
     return f"an array of shape {tuple(array.shape)}" if hasattr(array, "shape") else shown(array)
 
 
+def _lent(array: Array) -> Array:
+    """An array for a layer of the user's, which must not write to it: the layer before needs it, and it may be the caller's. CuPy has no
+    arrays that are read-only."""
+    if not isinstance(array, np.ndarray):
+        return array
+    lent = array.view()
+    lent.flags.writeable = False
+    return lent
+
+
 def _config(value: Any) -> Any:
     """A setting as JSON can hold it: layers become their `config()`, functions their description."""
     if isinstance(value, Layer):
@@ -62,14 +72,21 @@ def derived_seed(seed: int, index: int) -> int:
 
 
 class Layer(Worded):
-    """Base class of all layers.
+    """Base class of all layers. A layer of your own implements three methods; the activation after it, such as `activation="relu"`, is
+    applied by this class. x, y, dx and dy have the batch first, and shapes leave it out.
 
-    A layer implements `_build`, `_forward` and `_backward`. This class applies the activation after it, such as `activation="relu"`. x, y,
-    dx and dy have the batch first. `_build` lists trained arrays in `parameters`, and arrays that are saved but not trained in `arrays`.
+    _build: of (input_shape), returns the shape of the output. It lists trained arrays, each a `Parameter`, in `self.parameters`, and arrays
+        that are saved but not trained, each a `SavedArray`, in `self.arrays`.
+    _forward: of (x, training), returns y. With `training`, it keeps what `_backward` needs. It must not write to x, which others need.
+    _backward: of (dy, input_grad), adds to the gradient of each parameter, `self.weight.add_grad(...)`, and returns dx, or None without
+        `input_grad`. It may write to dy, or return it.
 
-    A layer whose `_backward` may return dy itself or a view of it sets `passes_on = True`; otherwise the returned array is used as
-    workspace. A layer whose `_backward` has a third argument, whether to include the gradient of the ReLU that produced its input, sets
-    `takes_relu_grad = True`. The parameters of a `frozen` layer have no gradient, and `Parameter.add_grad` skips them.
+    `self.device.xp` is NumPy or CuPy, as the model's device needs it. A file stores what `settings()` returns: the arguments of the
+    constructor, by default as attributes of their names hold them. The parameters of a `frozen` layer have no gradient.
+
+    A layer that sets `passes_on = True` promises not to write to dy, though it may return it or a view of it: then no copy is made where
+    something else needs dy too. A layer whose `_backward` has a third argument, whether to include the gradient of the ReLU that produced
+    its input, sets `takes_relu_grad = True`.
     """
 
     beside: ClassVar[dict[str, str]] = {"input_shape": "declared_shape"}
@@ -104,6 +121,11 @@ class Layer(Worded):
         self.frozen = False  # set by the layer itself or by one around it, when a model is built
         self._owner: weakref.ref[Any] | None = None  # the model that was built with this layer
 
+    @property
+    def _of_gpucnn(self) -> bool:
+        """Whether the layer is not one of the user's."""
+        return type(self).__module__.startswith("gpucnn.")
+
     # Implemented by each kind of layer.
 
     def _build(self, input_shape: Shape) -> Shape:
@@ -122,8 +144,10 @@ class Layer(Worded):
         return {}
 
     def settings(self) -> dict[str, Any]:
-        """The constructor's arguments, as JSON can hold them."""
-        return {}
+        """The constructor's arguments, as JSON can hold them: by default the attributes of their names, or of their names behind an
+        underscore."""
+        given = made_of(self, Layer)
+        return {} if type(self).__init__ is Layer.__init__ and self.activation is None else given
 
     def cost(self) -> Cost:
         """The multiply-adds of one example in forward, and what is kept for its backward pass."""
@@ -171,13 +195,16 @@ class Layer(Worded):
                 where = "self.parameters" if isinstance(value, Parameter) else "self.arrays"
                 raise TypeError(f"{type(self).__name__}._build makes {name!r} and does not list it in {where}: no model would hold it")
 
-    def _check_returned(self, array: Any, count: int, shape: Shape | None, method: str) -> None:
-        """ShapeError unless a layer of the user's has returned `count` arrays of this shape: others would fail in the next layer,
-        be broadcast there, or have loops read memory behind their end."""
+    def _returned(self, array: Any, like: Array, shape: Shape | None, method: str) -> Array:
+        """What a layer of the user's has returned, with the dtype of an array and in the order of C, which operations expect. ShapeError
+        unless it is as many arrays of this shape: others would fail in the next layer, be broadcast there, or have loops read memory behind
+        their end."""
+        count = like.shape[0]
         if shape is not None and tuple(getattr(array, "shape", ())) != (count, *shape):
             batch = count if hasattr(array, "shape") and tuple(array.shape[1:]) == shape else "batch"
             expected = f"({batch}, {', '.join(map(str, shape))})"
             raise ShapeError(f"{type(self).__name__}.{method} of layer {self.name!r} must return {expected}, got {what_is(array)}")
+        return self.device.array(array, like.dtype)
 
     def to_device(self, device: Device, seed: int) -> None:
         """Moves the layer to a device. `seed` is the layer's own, for layers that draw random numbers."""
@@ -296,9 +323,12 @@ class Layer(Worded):
     def forward(self, x: Array, training: bool = False, *, logits: bool = False, out: Array | None = None) -> Array:
         """The layer's output; with `training`, keeps what the backward pass needs. `logits` leaves off a final softmax or sigmoid. out:
         where to write it, for a layer that `takes_part`."""
-        y = z = self._forward(x, training) if out is None else self._forward(x, training, out)  # type: ignore[call-arg]
-        if not vars(type(self)).get("replays", False) and self.input_shape is not None:
-            self._check_returned(y, x.shape[0], self.output_shape, "_forward")
+        if not x.flags.c_contiguous:  # from a layer of the user's that calls this one
+            x = self.device.array(x)
+        given = x if self._of_gpucnn else _lent(x)
+        y = z = self._forward(given, training) if out is None else self._forward(given, training, out)  # type: ignore[call-arg]
+        if not self._of_gpucnn and self.input_shape is not None and out is None:
+            y = z = self._returned(x if y is given else y, x, self.output_shape, "_forward")
         applied = None if self.activation is None else ACTIVATIONS[self.activation]
         if logits and self.activation in ("softmax", "sigmoid"):
             applied = None
@@ -332,13 +362,18 @@ class Layer(Worded):
         own, nothing is planned and dy stays unchanged."""
         if not self._ready:
             raise GpucnnError(f"backward of layer {self.name!r} needs a forward with training=True before it, once for each backward")
+        if plan is ALONE:
+            dy = self.device.array(dy)
+        overwrites = plan.overwrites
         if self._applied and not plan.relu_taken:
             grad = getattr(self.device.ops, self._applied.grad)
-            dy = grad(dy, self._around, **self.options, out=dy if plan.overwrites else None)
+            dy, overwrites = grad(dy, self._around, **self.options, out=dy if overwrites else None), True
+        if not (overwrites or self.passes_on or self._of_gpucnn):
+            dy = dy.copy()  # a layer of the user's may write to dy, or return it, and others need it
         more = (plan.takes_relu,) if self.takes_relu_grad else ()
         dx = self._backward(dy, input_grad, *more)
-        if input_grad and not vars(type(self)).get("replays", False):
-            self._check_returned(dx, dy.shape[0], self.input_shape, "_backward")
+        if input_grad and not self._of_gpucnn:
+            dx = self._returned(dx, dy, self.input_shape, "_backward")
         self.forget()
         return dx
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpucnn.errors import GpucnnError, ShapeError
-from gpucnn.layers.base import Array, Layer, Plan, Shape, what_is
+from gpucnn.layers.base import Array, Layer, Plan, Shape
 from gpucnn.layers.fused import ConvBatchNorm, for_predictions, stages
 from gpucnn.layers.replayed import Replayed
 from gpucnn.layers.stage import Forward, Stage
@@ -129,7 +129,7 @@ class Chain:
                 if found is not None:
                     return found
             outputs = last.forward(x, training, logits=logits)
-        return _returned(loss, self.stages[-1].layers[-1].device, outputs, labels)
+        return loss.of_batch(self.stages[-1].layers[-1].device, outputs, labels)  # type: ignore[no-any-return]
 
     def backward(self, dy: Array, *, input_grad: bool = False, takes_relu: bool = False, relu_taken: bool = False) -> Array | None:
         """Adds the gradient of every parameter, given that of the output, and returns that of the input if `input_grad`. Otherwise stages
@@ -159,22 +159,6 @@ class Chain:
         """Releases what the forward pass kept."""
         for stage in self.stages:
             stage.forget()
-
-
-def _returned(loss: Any, device: Any, outputs: Array, labels: Array) -> tuple[Array, Array, Array]:
-    """What a loss returns. TypeError or ShapeError for what a loss of the user's must not return: a gradient of another shape would be
-    broadcast, or loops would read memory behind its end."""
-    returned = loss(device, outputs, labels)
-    if not isinstance(returned, list | tuple) or len(returned) != 3:
-        raise TypeError(f"loss {loss.name!r} must return (loss, correct, doutputs), got {shown(returned)}")
-    mean, correct, doutputs = returned
-    if getattr(doutputs, "shape", None) != outputs.shape:
-        raise ShapeError(
-            f"loss {loss.name!r} must return a gradient of the shape of the outputs, {tuple(outputs.shape)}, got {what_is(doutputs)}"
-        )
-    if isinstance(mean, int | float) or isinstance(correct, int):  # Python's numbers
-        mean, correct = device.xp.asarray(mean, outputs.dtype), device.xp.asarray(correct, "int32")
-    return mean, correct, doutputs
 
 
 def outputs_of(target: Layer, layers: Sequence[Layer], x: Array) -> Array:

@@ -40,7 +40,8 @@ class Conv2D(InPrecision, Layer):
 
     kernel_size, stride, dilation: a number or (vertical, horizontal).
     padding: a number, (vertical, horizontal), ((top, bottom), (left, right)), "valid" (none) or "same".
-    initializer: that of the weight (filters, C/groups, R, S); the bias starts at zero.
+    initializer: that of the weight (filters, C/groups, R, S), a name or a function; by default "he_uniform" with an activation that is zero
+        for about half of its inputs, such as ReLU, and "glorot_uniform" otherwise. The bias starts at zero.
     precision: that of its products, if not what `set_float32_matmul_precision` has set.
     """
 

@@ -18,7 +18,8 @@ __all__ = ["Dense"]
 
 
 class Dense(InPrecision, Layer):
-    """y = x·weightᵀ + bias: (features,) → (units,). The weight is (units, features).
+    """y = x·weightᵀ + bias: (features,) → (units,). The weight is (units, features); its initializer and the bias are as
+    Conv2D's.
 
     precision: that of its products, if not what `set_float32_matmul_precision` has set.
     """

@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -126,16 +126,30 @@ class Parameter(SavedArray):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_grad": None}
 
-    def add_grad(self, compute: Callable[[Array | None], Array]) -> None:
-        """Adds `compute(out)` to the gradient; the first time after `zero_grad` it is written in place, without a sum. A frozen
-        parameter has no gradient, and nothing is computed."""
+    def add_grad(self, gradient: Array | Callable[[Array | None], Array]) -> None:
+        """Adds an array to the gradient. A frozen parameter has none, and nothing is done.
+
+        gradient: the array, or a function that computes it, which is called unless the parameter is frozen. It gets an array that it may
+            write the gradient to, or None, and returns the gradient.
+        """
         if self.frozen:
             return
         if self.has_grad:
-            self._grad += compute(None)
-        else:
-            compute(self._grad)
-            self.has_grad = True
+            self._grad += self._fitting(gradient(None) if callable(gradient) else gradient)
+            return
+        found = gradient(self._grad) if callable(gradient) else gradient
+        if found is not self._grad and not (found is None and callable(gradient)):  # a function that has written may return nothing
+            self._grad[...] = self._fitting(found)
+        self.has_grad = True
+
+    def _fitting(self, gradient: Any) -> Array:
+        """A gradient of the parameter's shape; a number for a parameter that is one. ShapeError for others, which might be broadcast."""
+        shape = tuple(getattr(gradient, "shape", ()))
+        if shape != self.shape and not (shape == () and self.size == 1):
+            raise ShapeError(
+                f"the gradient of parameter {self.name!r} must have its shape, {self.shape}, got {shape}: sum over the other axes"
+            )
+        return gradient
 
 
 @contextmanager
@@ -171,14 +185,23 @@ class ByName(dict[str, Held]):
         )
 
 
-class View(NamedTuple):
+class View:
     """A part of the flat buffer of values, for optimizers that treat each number by itself."""
 
-    values: Array
-    device: Device
+    def __init__(self, values: Array, device: Device) -> None:
+        self._values, self.device = values, device
+
+    @property
+    def values(self) -> Array:
+        """All values, flat. Assigning to it writes to the buffer, which the parameters are views of."""
+        return self._values
+
+    @values.setter
+    def values(self, array: Array) -> None:
+        write(array, self._values, "values")
 
 
-class Buffers:
+class Buffers(View):
     """The flat buffers behind the arrays of a model, on one device: `values` and gradients of the trained parameters, and `saved`,
     everything that is not trained: other arrays and frozen parameters."""
 
@@ -186,10 +209,9 @@ class Buffers:
         self._drawn = list(parameters)
         self.parameters = [each for each in parameters if not each.frozen]
         self.arrays = [*arrays, *(each for each in parameters if each.frozen)]
-        self.device = device
-        self.replaced = False  # by newer buffers for the same arrays: an optimizer of these would have no effect
         size = sum(map(_room, self.parameters))
-        self.values = device.xp.zeros(size, dtype)
+        super().__init__(device.xp.zeros(size, dtype), device)
+        self.replaced = False  # by newer buffers for the same arrays: an optimizer of these would have no effect
         self.summed = device.xp.zeros(size + TAIL, dtype)  # gaps between parameters stay zero forever
         self._gradients, self.tail = self.summed[:size], self.summed[size:]
         self.offsets = list(itertools.accumulate(map(_room, self.parameters), initial=0))[:-1]  # where each parameter begins
@@ -239,6 +261,15 @@ class Buffers:
         """Makes the next backward write gradients instead of adding to them."""
         for parameter in self.parameters:
             parameter.has_grad = False
+
+
+def write(array: Array, into: Array, name: str) -> None:
+    """Writes an array to a buffer, in place of which it was assigned. ShapeError for one of another shape, which might be broadcast."""
+    if array is into:  # the assignment in `values -= 1`, which has already happened in place
+        return
+    if tuple(getattr(array, "shape", ())) != tuple(into.shape):
+        raise ShapeError(f"{name} has shape {tuple(into.shape)}, got {tuple(getattr(array, 'shape', ()))}")
+    into[...] = array
 
 
 def _room(array: SavedArray) -> int:

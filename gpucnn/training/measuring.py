@@ -42,7 +42,7 @@ def measured(
         part = model.device.array(model.targets(labels[batch]))
         if others:
             outputs = output(model, x[batch], logits=final is not None)
-            value, right, _ = loss(model.device, outputs, part)
+            value, right, _ = loss.of_batch(model.device, outputs, part)
             return float(value) * len(part), int(right), loss.answers(part), finished(model, outputs, final)
         values = model.device.array(scaled(x[batch], model.dtype), model.dtype)
         found, right, _ = model.chain.forward_with_loss(values, loss, part, training=False)

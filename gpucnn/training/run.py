@@ -18,7 +18,16 @@ from gpucnn.training.step import Totals
 
 @dataclass
 class Run:
-    """A training run as callbacks see it. Epochs and steps count what is done, from 0."""
+    """A training run as callbacks see it. Epochs and steps count what is done, from 0.
+
+    model, optimizer: those that are trained.
+    epoch, epochs: completed epochs, and how many there will be.
+    step, steps_per_epoch: steps done in the current epoch, and how many it has.
+    history: the results of each epoch, a `History`.
+    loss, accuracy_so_far: over the current epoch so far.
+    batch_loss: over the steps since it was last read.
+    stop: to be set to True; the run ends after the current epoch.
+    """
 
     model: Any
     optimizer: Any
@@ -94,7 +103,18 @@ class Run:
 
 
 class Callback(Worded):
-    """Base class of callbacks. Does nothing by itself."""
+    """Base class of callbacks. It does nothing by itself; `fit` calls its methods, the first four with the `Run`.
+
+    on_train_begin: before the first step, and also when a run is resumed.
+    on_step_end: after every step; after the last one of an epoch, before validation.
+    on_epoch_end: after validation; `run.history` has the new row.
+    on_train_end: after the last epoch, and when the run is stopped.
+    close: always called last, even after an exception.
+    state, arrays: what a checkpoint stores of a callback that has a `name`: a dict for JSON, and a dict of arrays.
+    restore: of (state, arrays), takes them up when a run is resumed.
+
+    If several ranks train together, a callback that sets `alone = True` is called on rank 0 only.
+    """
 
     name = ""  # key of its state in checkpoints; empty: no state is kept
     alone = False  # it prints or writes: if several ranks train together, it is called on rank 0 only

@@ -215,7 +215,7 @@ class TrainingStep:
             loss, correct, doutputs = self.model.chain.forward_with_loss(x, self.loss, labels)
         else:
             outputs = self.model.chain.forward(x, training=True, logits=self.loss.fused_activation is not None)
-            loss, correct, doutputs = self.loss(self.model.device, outputs, labels)
+            loss, correct, doutputs = self.loss.of_batch(self.model.device, outputs, labels)
             self.team.weigh(loss, correct, doutputs)
         divided = early(self.model, self.optimizer) if self.team is None and forks() else None
         with beside(self.team is None) as apart:  # nothing before the update needs what is counted

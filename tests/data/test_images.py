@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 import pytest
 
-from gpucnn.data import fit_channels, read_image
-from gpucnn.errors import DataError, MissingExtraError
+from gpucnn.data import fit_channels, load_dataset, read_image
+from gpucnn.errors import ArgumentError, DataError, MissingExtraError
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 
@@ -32,6 +32,21 @@ def test_grey_and_colour(tmp_path, suffix):
     np.testing.assert_array_equal(image[0], GREY)
     Image.fromarray(COLOUR).save(path)
     np.testing.assert_array_equal(read_image(str(path)), COLOUR.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("size", [8, "8", (8, 8), "8x8", 4, (3, 9)])
+def test_an_image_of_another_size_is_that_of_a_data_set_of_this_size(tmp_path, size):
+    """As a model is trained with it."""
+    for name in ("train", "test"):
+        (tmp_path / name / "one").mkdir(parents=True)
+        (tmp_path / name / "two").mkdir(parents=True)
+        Image.fromarray(COLOUR).save(tmp_path / name / "one" / "a.png")
+        Image.fromarray(COLOUR[::-1, ::-1, :].copy()).save(tmp_path / name / "two" / "b.png")
+    data = load_dataset(f"{tmp_path}/", image_size=size)
+    np.testing.assert_array_equal(read_image(tmp_path / "train" / "one" / "a.png", size), data.train_images[0])
+    np.testing.assert_array_equal(read_image(tmp_path / "train" / "two" / "b.png", image_size=size), data.train_images[1])
+    with pytest.raises(ArgumentError, match="image_size must be a number of pixels or HEIGHTxWIDTH"):
+        read_image(tmp_path / "train" / "one" / "a.png", "large")
 
 
 def test_jpeg(tmp_path):

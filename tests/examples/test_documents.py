@@ -1,4 +1,5 @@
-"""The documents: the tutorial's blocks run, in order, and print what stands under them; links lead somewhere; the reference is up to date.
+"""The documents: the blocks of the tutorial and of the recipes run, in order, and print what stands under them; links lead somewhere; the
+reference is up to date.
 
 Run as a program, this file draws the tutorial's pictures.
 """
@@ -16,10 +17,14 @@ from typing import Any
 
 import pytest
 
+from gpucnn.layers import LAYERS
+from gpucnn.losses import LOSSES
+from gpucnn.metrics import METRICS
 from gpucnn.optimizers import OPTIMIZERS
 
 DOCS = Path(__file__).parents[2] / "docs"
 TUTORIAL = DOCS / "tutorial.md"
+KNOWN: dict[str, dict[str, Any]] = {"layer": LAYERS, "loss": LOSSES, "metric": METRICS}  # of which the recipes register some
 BLOCKS = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -50,6 +55,22 @@ def test_every_block_prints_what_stands_under_it(tmp_path: Path, monkeypatch: py
     pictures = re.findall(r"\]\((tutorial/[\w.]+)\)", text)
     assert pictures and {Path(picture).name for picture in pictures} == {file.name for file in tmp_path.glob("*.png")}
     assert all((DOCS / picture).is_file() for picture in pictures)
+
+
+def test_every_recipe_prints_what_stands_under_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    pytest.importorskip("PIL")
+    monkeypatch.chdir(tmp_path)
+    before = {kind: dict(known) for kind, known in KNOWN.items()}
+    try:
+        done = run((DOCS / "recipes.md").read_text(encoding="utf-8"))
+    finally:
+        for kind, known in KNOWN.items():
+            known.clear()
+            known.update(before[kind])
+    assert len(done) >= 9
+    for code, expected, printed in done:
+        assert printed.strip() == expected.strip(), code
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gpucnn as gc
-from gpucnn.errors import CheckpointError, GpucnnError, UnknownNameError
+from gpucnn.errors import CheckpointError, GpucnnError, ShapeError, UnknownNameError
 from gpucnn.ops import cpu
 
 X, Y = np.random.default_rng(0).random((40, 1, 8, 8), np.float32), np.random.default_rng(1).integers(0, 3, 40)
@@ -144,10 +144,49 @@ class Gain(gc.Layer):
         return x * self.gain.value
 
     def _backward(self, dy: Any, input_grad: bool) -> Any:
-        self.gain.add_grad(
-            lambda out: np.sum(dy * self.x, keepdims=True).reshape(1) if out is None else np.copyto(out, (dy * self.x).sum())
-        )
+        self.gain.add_grad((dy * self.x).sum())
         return dy * self.gain.value
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        lambda array: array,
+        lambda array: lambda out: array,
+        lambda array: lambda out: array.copy() if out is None else np.copyto(out, array),
+        lambda array: lambda out: np.add(array, 0, out=out),
+    ],
+)
+def test_a_gradient_is_added_as_an_array_or_as_a_function_gives_it(gradient: Any) -> None:
+    layer = gc.Dense(2)
+    model = gc.Sequential(layer).build((3,), device="cpu")
+    once = np.arange(6, dtype=np.float32).reshape(2, 3)
+    layer.weight.gradient_room[...] = np.nan  # whatever was there before does not count
+    layer.weight.add_grad(gradient(once))
+    np.testing.assert_array_equal(layer.weight.grad, once)
+    layer.weight.add_grad(gradient(once))
+    np.testing.assert_array_equal(layer.weight.grad, 2 * once)
+    layer.trainable = False
+    layer.weight.add_grad(gradient(once))
+    assert layer.weight.grad is None
+    layer.weight.add_grad(lambda out: 1 / 0)  # which is not called
+    del model
+
+
+@pytest.mark.parametrize("function", [False, True])
+def test_a_gradient_of_another_shape_is_not_added(function: bool) -> None:
+    """It might be broadcast."""
+    layer = gc.Dense(2)
+    model = gc.Sequential(layer).build((3,), device="cpu")
+    for again in range(2):
+        for wrong in (np.ones(3, np.float32), np.float32(1), 2.0):
+            with pytest.raises(
+                ShapeError, match=r"the gradient of parameter 'weight' must have its shape, \(2, 3\), got \((3,)?\): sum over"
+            ):
+                layer.weight.add_grad((lambda out, wrong=wrong: wrong) if function else wrong)
+        np.testing.assert_array_equal(layer.weight.grad, again)
+        layer.weight.add_grad(np.ones((2, 3), np.float32))
+    del model
 
 
 def test_layers_of_ones_own_can_be_frozen() -> None:

@@ -485,6 +485,157 @@ def test_what_a_layer_of_ones_own_returns_has_the_shape_that_it_said(dtype: str)
     model.fit(x, [0, 1, 0], verbose=False)
 
 
+class Doubling(gc.Layer):
+    """2·x; its gradient is dy itself, as it came or written to in place."""
+
+    in_place = True
+
+    def _build(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def _forward(self, x: Any, training: bool) -> Any:
+        return 2 * x if self.in_place else x
+
+    def _backward(self, dy: Any, input_grad: bool) -> Any:
+        if self.in_place:
+            dy *= 2
+        return dy[:]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("in_place", [True, False])
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda layer, other: gc.Residual(gc.Dense(4), layer, shortcut=gc.Dense(4)),
+        lambda layer, other: gc.Residual(layer),
+        lambda layer, other: gc.Residual(layer, shortcut=other, activation="relu"),
+        lambda layer, other: gc.Concat([layer], [gc.Dense(4, activation="relu"), other]),
+        lambda layer, other: gc.Stack(gc.Dense(4), layer, other, gc.Softmax()),
+    ],
+)
+def test_a_layer_of_ones_own_may_return_the_gradient_that_it_is_given(around: Any, in_place: bool, dtype: str) -> None:
+    """Whatever else needs it: a shortcut, a caller."""
+    model = gc.Sequential(gc.Dense(4), around(Doubling(), Doubling())).build((4,), seed=1, device="cpu", dtype=dtype)
+    for part in model.layers[1].walk().values():
+        if isinstance(part, Doubling):
+            part.in_place = in_place
+    rng = np.random.default_rng(0)
+    for parameter in model.parameters.values():
+        parameter.value = rng.normal(size=parameter.shape)
+    x = rng.normal(size=(3, 4)).astype(dtype)
+    y = model.forward(x, training=True)
+    dy = rng.normal(size=y.shape).astype(dtype)
+    before = dy.copy()
+    dx = model.backward(dy, input_grad=True)
+    np.testing.assert_array_equal(dy, before)
+    exact = gc.Sequential(gc.Dense(4), around(Times(2 if in_place else 1), Times(2 if in_place else 1)))
+    exact.build((4,), seed=1, device="cpu", dtype=dtype)
+    for parameter, same in zip(exact.parameters.values(), model.parameters.values(), strict=True):
+        parameter.value = same.value
+    exact.forward(x, training=True)
+    np.testing.assert_allclose(dx, exact.backward(dy, input_grad=True), rtol=1e-5, atol=1e-6)  # the same, in another order
+    for parameter, same in zip(exact.parameters.values(), model.parameters.values(), strict=True):
+        np.testing.assert_allclose(same.grad, parameter.grad, rtol=1e-5, atol=1e-6)
+
+
+ORDERS: dict[str, Any] = {
+    "of C": lambda array: array,
+    "of Fortran": np.asfortranarray,
+    "with gaps": lambda array: np.repeat(array, 2, axis=-1)[..., ::2],
+    "turned": lambda array: np.ascontiguousarray(array.swapaxes(1, -1)).swapaxes(1, -1),
+    "of another type": lambda array: array.astype("float64" if array.dtype == "float32" else "float32"),
+}
+
+
+class Around(gc.Layer):
+    """A layer that calls another one with arrays in some order, and returns such arrays."""
+
+    def __init__(self, inner: gc.Layer, order: str) -> None:
+        super().__init__(activation="tanh")
+        self.within, self.order = inner, ORDERS[order]
+
+    def _build(self, input_shape: Any) -> Any:
+        return self.within.build(input_shape)
+
+    def _forward(self, x: Any, training: bool) -> Any:
+        return self.order(self.within.forward(self.order(x), training))
+
+    def _backward(self, dy: Any, input_grad: bool) -> Any:
+        return self.order(self.within.backward(self.order(dy), input_grad=input_grad))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("order", [*ORDERS][1:])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda: gc.Conv2D(4, 3, padding=1, activation="relu"),
+        lambda: gc.DepthwiseConv2D(3, padding=1, activation="gelu"),
+        lambda: gc.BatchNorm2D(activation="relu"),
+        lambda: gc.Residual(gc.Conv2D(4, 1), activation="relu"),
+        lambda: gc.Concat(gc.Conv2D(2, 1, activation="relu"), gc.Conv2D(2, 1, activation="relu")),
+        lambda: gc.MaxPool2D(3, 1, padding=1),
+        gc.ReLU,
+        gc.Tanh,
+        gc.GELU,
+    ],
+)
+def test_layers_take_arrays_in_any_order_from_a_layer_of_ones_own(inner: Any, order: str, dtype: str) -> None:
+    found = []
+    x = np.random.default_rng(0).normal(size=(3, 2, 6, 5)).astype(dtype)
+    for each in ("of C", order):
+        layers = gc.Conv2D(4, 3, padding=1, activation="elu"), Around(inner(), each), gc.MaxPool2D(2), gc.Flatten(), gc.Dense(3)
+        model = gc.Sequential(*layers).build((2, 6, 5), seed=1, device="cpu", dtype=dtype)
+        y = model.forward(x, training=True)
+        dx = model.backward(np.ones((3, 3)), input_grad=True)
+        assert y.dtype == dx.dtype == dtype
+        found.append([y, dx, *(parameter.grad for parameter in model.parameters.values())])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+
+
+class Times(gc.Layer):
+    """factor·x, in arrays of its own."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def _build(self, input_shape: Any) -> Any:
+        return input_shape
+
+    def _forward(self, x: Any, training: bool) -> Any:
+        return self.factor * x
+
+    def _backward(self, dy: Any, input_grad: bool) -> Any:
+        return self.factor * dy
+
+
+@pytest.mark.parametrize("layers", [[], [gc.Dense(4, activation="relu")]])
+def test_a_layer_of_ones_own_that_writes_to_its_input_is_stopped(layers: list[gc.Layer]) -> None:
+    """It may be the caller's array, and the layer before needs it for its gradient."""
+
+    class Shifted(Times):
+        def _forward(self, x: Any, training: bool) -> Any:
+            x -= 1
+            return x
+
+    model = gc.Sequential(*layers, Shifted(1)).build((4,), device="cpu")
+    x = np.ones((3, 4), np.float32)
+    for call in (model.predict, model.forward, lambda x: model.forward(x, training=True)):
+        with pytest.raises(ValueError, match="read-only"):
+            call(x)
+    np.testing.assert_array_equal(x, 1)
+    assert x.flags.writeable
+
+    class Same(Times):
+        def _forward(self, x: Any, training: bool) -> Any:
+            return x
+
+    assert gc.Sequential(gc.Dense(4), Same(1)).build((4,), device="cpu").forward(x).flags.writeable
+
+
 def test_a_layer_of_ones_own_that_begins_nothing_is_told_what_is_missing() -> None:
     class Bare(Own):
         def __init__(self) -> None:

@@ -454,6 +454,54 @@ def test_a_loss_of_ones_own_may_return_numbers_of_python() -> None:
     assert model.evaluate(x, y) == model.train_on_batch(x, y) == expected
 
 
+@pytest.mark.parametrize("weights", [None, np.arange(1.0, 7.0, dtype=np.float32)])
+def test_a_loss_of_ones_own_may_write_to_what_it_is_given(weights: Any) -> None:
+    """The last layer needs its outputs for its gradient, and labels are the caller's."""
+
+    class InPlace(gc.MeanSquaredError):
+        name = "in_place"
+
+        def __call__(self, device: Any, outputs: Any, labels: Any) -> Any:
+            loss, correct, gradient = super().__call__(device, outputs, labels)
+            outputs[...] = labels[...] = np.nan
+            return loss, correct, gradient
+
+        def each(self, device: Any, outputs: Any, labels: Any) -> Any:
+            loss = super().each(device, outputs, labels)
+            outputs[...] = labels[...] = np.nan
+            return loss
+
+    x, y = np.linspace(-1, 1, 18, dtype=np.float32).reshape(6, 3), np.linspace(0, 1, 12, dtype=np.float32).reshape(6, 2)
+    labels, found = y.copy(), []
+    for loss in (gc.MeanSquaredError(), InPlace()):
+        model = gc.Sequential(gc.Dense(2, activation="tanh")).build((3,), seed=1, device="cpu").compile(gc.SGD(0.1), loss, ["precision"])
+        trained = [model.train_on_batch(x, labels, sample_weight=weights) for _ in range(3)]
+        fitted = model.fit(x, labels, epochs=2, sample_weight=weights, validation_data=(x, labels), shuffle=False, verbose=False)
+        found.append([*trained, *fitted["loss"], *fitted["val_loss"], *fitted["val_precision"], *model.evaluate(x, labels)])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+    np.testing.assert_array_equal(labels, y)
+
+
+@pytest.mark.parametrize(
+    "order", [np.asfortranarray, lambda array: np.repeat(array, 2, axis=1)[:, ::2], lambda array: array.astype("float64")]
+)
+@pytest.mark.parametrize("activation", [None, "relu", "tanh"])
+def test_the_gradient_of_a_loss_of_ones_own_may_lie_in_memory_in_any_order(order: Any, activation: Any) -> None:
+    class Ordered(gc.CategoricalCrossentropy):
+        name = "ordered"
+
+        def __call__(self, device: Any, outputs: Any, labels: Any) -> Any:
+            loss, correct, gradient = super().__call__(device, outputs, labels)
+            return loss, correct, order(gradient)
+
+    x, y, found = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32), np.arange(12) % 3, []
+    for loss in (gc.CategoricalCrossentropy(), Ordered()):
+        model = gc.Sequential(gc.Dense(8), gc.Dense(3, activation=activation)).build((5,), seed=1, device="cpu").compile(gc.SGD(0.1), loss)
+        model.fit(x, y, epochs=3, batch_size=6, verbose=False)
+        found.append(model.predict(x))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+
+
 @pytest.mark.parametrize("returned", [None, 1.0, (1.0, 0)])
 def test_a_loss_of_ones_own_returns_three(returned: Any) -> None:
     class Own(gc.MeanSquaredError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import gpucnn as gc
-from gpucnn.errors import GpucnnError, UnknownNameError
+from gpucnn.errors import GpucnnError, ShapeError, UnknownNameError
 from gpucnn.ops import cpu
 from gpucnn.optimizers import Optimizer, get_optimizer
 
@@ -473,3 +474,51 @@ def test_optimizers_that_need_all_gradients_are_not_divisible() -> None:
 
     assert [make().divisible for make in (gc.SGD, gc.Adam, gc.AdamW, gc.RMSprop, Named, Own, Around)] == [True] * 5 + [False] * 2
     assert not gc.Adam(global_clipnorm=1.0).divisible
+
+
+# An optimizer of one's own may assign what it computes, or compute in place.
+
+
+class InPlace(gc.Optimizer):
+    slots = ("memory",)
+
+    def _update(self, buffers: Any, gradients: Any, rates: Any) -> None:
+        memory = self.state["memory"]
+        memory *= 0.5
+        memory += gradients
+        buffers.values -= rates[0] * memory
+
+
+class Assigning(gc.Optimizer):
+    slots = ("memory",)
+    wrong: str = ""
+
+    def _update(self, buffers: Any, gradients: Any, rates: Any) -> None:
+        self.state["memory"] = 0.5 * self.state["memory"] + gradients if self.wrong != "state" else gradients[:1]
+        buffers.values = buffers.values - rates[0] * self.state["memory"] if self.wrong != "values" else gradients.sum()
+
+
+def test_what_an_optimizer_of_ones_own_assigns_is_written_to_the_parameters_and_to_its_state() -> None:
+    x, y, found = np.random.default_rng(0).random((12, 3), dtype=np.float32), np.arange(12) % 2, []
+    for optimizer in (InPlace(0.1), Assigning(0.1)):
+        model = gc.Sequential(gc.Dense(2)).build((3,), device="cpu").compile(optimizer)
+        values, memory = model.buffers.values, optimizer.state["memory"]
+        model.fit(x, y, epochs=2, batch_size=4, verbose=False)
+        assert model.buffers.values is values and optimizer.state["memory"] is memory  # which a recorded step goes on to use
+        again = copy.deepcopy(model)
+        for each in (model, again):
+            each.train_on_batch(x, y)
+            found.append([each.parameters["dense_1.weight"].value, each.optimizer.state["memory"]])
+    for other in found[1:]:
+        for one, same in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(same, one)
+    assert np.abs(found[0][1]).max() > 0
+
+
+@pytest.mark.parametrize(("wrong", "words"), [("state", "the state 'memory' has shape"), ("values", r"values has shape \(64,\), got \(\)")])
+def test_what_an_optimizer_of_ones_own_assigns_has_the_shape_of_what_is_there(wrong: str, words: str) -> None:
+    optimizer = Assigning(0.1)
+    optimizer.wrong = wrong
+    model = gc.Sequential(gc.Dense(2)).build((3,), device="cpu").compile(optimizer)
+    with pytest.raises(ShapeError, match=words):
+        model.train_on_batch(np.ones((2, 3)), [0, 1])

@@ -35,6 +35,12 @@ best: int = int(model.predict(np.zeros((1, 1, 28, 28), np.uint8)).argmax())
 data: gc.data.Dataset = gc.load_dataset("digits", image_size=(8, 8))
 shape: tuple[int, int, int] = data.image_shape
 y = F.conv2d(np.zeros((1, 1, 5, 5)), np.zeros((2, 1, 3, 3)), stride=(1, 2), padding="same")
+optimizer = gc.SGD(lambda step: 0.1 / (1 + step))
+optimizer.learning_rate = gc.Cosine(0.1, 10)
+optimizer.learning_rate = lambda step: 0.1
+model.parameters["dense_1.bias"] = np.zeros(10)
+model.parameters["dense_1.bias"].add_grad(np.zeros(10))
+count: int = model.parameters["dense_1.bias"].size
 
 gc.Conv2D(32, "three")  # wrong
 gc.Conv2D(32, 3, activation="rellu")  # wrong
@@ -48,6 +54,7 @@ gc.ZeroPad2D("same")  # wrong
 gc.ConvTranspose2D(8, 3, stride=1.5)  # wrong
 gc.SeparableConv2D(8, 3, activation=3)  # wrong
 gc.Adam("fast")  # wrong
+gc.Adam(lambda: 0.1)  # wrong
 model.fit(np.zeros(4), epochs="many")  # wrong
 model.predict(np.zeros(4), data_format="last")  # wrong
 model.compile(metrics=3)  # wrong

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,191 @@ def test_what_is_registered_is_loaded(tmp_path: Path) -> None:
         assert loaded.config() == model.config() and loaded.optimizer.learning_rate == 0.25
     finally:
         del gc.schedules.SCHEDULES["Inverse"], gc.optimizers.OPTIMIZERS["Half"], gc.losses.LOSSES["own_hinge"]
+
+
+class Times(gc.Layer):
+    def __init__(self, factor: float = 2.0, shifts: tuple[float, ...] = (), activation: str | None = None) -> None:
+        super().__init__(activation)
+        self._factor, self.shifts = factor, shifts
+        self.calls = 0
+
+    def _build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return input_shape
+
+    def _forward(self, x: Any, training: bool) -> Any:
+        self.calls += 1
+        return self._factor * x + sum(self.shifts)
+
+    def _backward(self, dy: Any, input_grad: bool) -> Any:
+        return self._factor * dy if input_grad else None
+
+
+class Bare(Times):
+    """With the constructor of the class before it."""
+
+
+class Plain(gc.Layer):
+    """Without a constructor; an activation is an argument of every layer."""
+
+    def _build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return input_shape
+
+    def _forward(self, x: Any, training: bool) -> Any:
+        return 1 * x
+
+    def _backward(self, dy: Any, input_grad: bool) -> Any:
+        return 1 * dy if input_grad else None
+
+
+class Power(gc.MeanSquaredError):
+    name = "power"
+
+    def __init__(self, exponent: float = 2.0) -> None:
+        self.exponent = exponent
+        self.calls = 0
+
+    def __call__(self, device: Any, outputs: Any, labels: Any) -> tuple[Any, Any, Any]:
+        self.calls += 1
+        difference = outputs - labels
+        loss = (abs(difference) ** self.exponent).mean()
+        gradient = self.exponent * abs(difference) ** (self.exponent - 1) * np.sign(difference) / difference.size
+        return loss, (outputs.argmax(axis=1) == labels.argmax(axis=1)).sum(), gradient
+
+
+class Smoothed(gc.CategoricalCrossentropy):
+    name = "smoothed"
+
+    def __init__(self, scale: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.scale = scale
+
+
+class Slow(gc.Schedule):
+    def __init__(self, rate: float, steps: int = 10) -> None:
+        self._rate, self.steps = rate, steps
+        self.cache: dict[int, float] = {}
+
+    def __call__(self, step: int) -> float:
+        return self.cache.setdefault(step, self._rate * min(1.0, (step + 1) / self.steps))
+
+
+class Counted(gc.SGD):
+    def __init__(self, learning_rate: Any = 0.01, ceiling: float = 1.0, **options: Any) -> None:
+        super().__init__(learning_rate, **options)
+        self._ceiling = ceiling
+        self.calls = 0
+
+
+OWN = {Times: gc.layers.LAYERS, Bare: gc.layers.LAYERS, Plain: gc.layers.LAYERS, Power: gc.losses.LOSSES, Smoothed: gc.losses.LOSSES}
+OWN |= {Slow: gc.schedules.SCHEDULES, Counted: gc.optimizers.OPTIMIZERS}
+
+
+@pytest.fixture
+def own() -> Iterator[None]:
+    """The classes above, registered."""
+    for kind in OWN:
+        gc.register(kind)
+    yield
+    for kind, known in OWN.items():
+        del known[kind.name if issubclass(kind, gc.Loss) else kind.__name__]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("loss", [Power(3.0), Smoothed(2.0, label_smoothing=0.25), gc.BinaryCrossentropy(from_logits=True)])
+def test_what_is_of_ones_own_is_made_again_with_the_arguments_that_its_attributes_hold(loss: gc.Loss, tmp_path: Path) -> None:
+    """Other attributes are not arguments."""
+    optimizer = Counted(Slow(0.25, steps=4), ceiling=3.0, momentum=0.5)
+    model = build(Times(0.5, (1.0, 2.0)), Bare(np.float32(0.25)), Plain("tanh"), gc.Dense(4), optimizer=optimizer).compile(optimizer, loss)
+    labels = np.eye(4)[Y] if isinstance(loss, gc.BinaryCrossentropy) else Y
+    model.fit(X, labels, epochs=2, verbose=False)
+    model.save(tmp_path / "m")
+    loaded = gc.load(tmp_path / "m", device="cpu")
+    assert list(map(repr, loaded.layers[2:5])) == [
+        "Times(factor=0.5, shifts=[1.0, 2.0], activation=None)",
+        "Bare(factor=0.25, shifts=[], activation=None)",
+        "Plain(activation='tanh')",
+    ]
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    assert loaded.evaluate(X, labels) == model.evaluate(X, labels)
+    assert isinstance(loaded.optimizer, Counted) and (loaded.optimizer._ceiling, loaded.optimizer.momentum) == (3.0, 0.5)
+    assert [loaded.optimizer.schedule(step) for step in range(6)] == [0.0625, 0.125, 0.1875, 0.25, 0.25, 0.25]
+
+
+@pytest.mark.usefixtures("own")
+def test_what_would_be_made_again_with_other_arguments_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Times, "settings", lambda self: {"activation": self.activation})
+    build(Times(2.0)).save(tmp_path / "m")
+    before = (tmp_path / "m").read_bytes()
+    for layer, name in ((Times(0.5), "factor"), (Times(shifts=(1.0,)), "shifts"), (gc.Stack(Bare(0.5)), "factor")):
+        with pytest.raises(CheckpointError, match=f"was not written: '.*' would be made again with another {name} than it has: .*settings"):
+            build(layer).save(tmp_path / "m")
+    monkeypatch.setattr(Power, "config", lambda self: self.name)
+    with pytest.raises(CheckpointError, match=r"was not written: its loss would be made again with another exponent .*config\(\)"):
+        build().compile("sgd", Power(3.0)).save(tmp_path / "m")
+    monkeypatch.setattr(Power, "config", lambda self: {"loss": self.name, "power": 3.0})
+    with pytest.raises(CheckpointError, match=r"was not written: its loss cannot be made again from its config\(\) \(.*'power'"):
+        build().compile("sgd", Power(3.0)).save(tmp_path / "m")
+    assert (tmp_path / "m").read_bytes() == before
+
+
+def double(x: Any) -> Any:
+    return 2 * x
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("value", [double, object(), np.ones(2), {1: 2}, [double]])
+def test_an_argument_that_no_file_holds_is_told_where_the_layer_is_not_made_with_its_default(value: Any, tmp_path: Path) -> None:
+    build(Times(shifts=())).save(tmp_path / "m")
+    layer = Times()
+    layer.shifts = value
+    with pytest.raises(CheckpointError, match="'times_1' would be made again with another shifts than it has"):
+        gc.Sequential(gc.Flatten(), layer).build((1, 2, 2), device="cpu").save(tmp_path / "m")
+
+
+def test_arguments_that_no_file_holds_stop_no_checkpoint(tmp_path: Path) -> None:
+    class Sum(gc.MeanSquaredError):
+        name = "sum"
+
+        def __init__(self, first: gc.Loss, weight: Any) -> None:
+            self.first, self.weight = first, weight
+
+    model = build().compile("sgd", Sum(gc.Hinge(), object()))
+    model.fit(X, Y, verbose=False, callbacks=[gc.Checkpoint(tmp_path / "run")])
+    assert model.config()["loss"] == "sum"
+
+
+def test_a_function_that_becomes_its_name_is_no_other_argument(tmp_path: Path) -> None:
+    kind = type("Own", (gc.Dense,), {"__module__": __name__})
+    gc.register(kind)
+    try:
+        build(kind(4, initializer=np.ones), kind(4, initializer=gc.initializers.he_normal)).save(tmp_path / "m")
+    finally:
+        del gc.layers.LAYERS["Own"]
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Slow, r"its schedule cannot be made again from its config\(\) \(.*'rate'"),
+        (Counted, r"it would be made again with another ceiling"),
+    ],
+)
+def test_weights_are_saved_without_an_optimizer_that_cannot_be_made_again(
+    kind: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimizer = Counted(Slow(0.25), ceiling=3.0)
+    model = build(optimizer=optimizer)
+    config = kind.config
+    without = {"schedule": "Slow"} if kind is Slow else {"optimizer": "Counted", "learning_rate": 0.1}
+    monkeypatch.setattr(kind, "config", lambda self: without)
+    with pytest.warns(UserWarning, match=f"was written without the optimizer: {words}"):
+        model.save(tmp_path / "m")
+    monkeypatch.setattr(kind, "config", config)
+    loaded = gc.load(tmp_path / "m", device="cpu")
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    assert loaded.optimizer is None and loaded.evaluate(X, Y) == model.evaluate(X, Y)
 
 
 def test_what_can_be_registered() -> None:

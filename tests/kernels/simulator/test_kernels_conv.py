@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +65,16 @@ def case(request: pytest.FixtureRequest) -> Case:
 @pytest.mark.parametrize(("with_bias", "relu"), [(False, False), (True, False), (True, True)])
 def test_forward(device: Device, case: Case, with_bias: bool, relu: bool) -> None:
     forward(device, case, with_bias, relu)
+
+
+def test_the_call_of_the_document_is_one(device: Device) -> None:
+    text = Path(__file__).parents[3].joinpath("kernels", "README.md").read_text(encoding="utf-8")
+    (call,) = (block for block in re.findall(r"(?:^    .*\n)+", text, re.MULTILINE) if "# y is written" in block)
+    case, out = Case(1, 1, (28, 28), 1, (3, 3), padding=1), Output(device, (1, 1, 28, 28))
+    arrays = {"x": device.array(case.x), "weight": device.array(case.weight), "bias": device.array(case.bias), "y": out.array}
+    exec(textwrap.dedent(call), arrays)
+    expected = cpu.relu(cpu.conv2d(double(case.x), double(case.weight), double(case.bias), case.window))
+    np.testing.assert_allclose(out.result(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_input_grad(device: Device, case: Case) -> None:
