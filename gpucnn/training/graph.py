@@ -121,6 +121,13 @@ class Branches:
             self._depth -= 1
 
 
+def _returned(pool: Any, stream: Any) -> None:
+    """Returns the free blocks of a pool to the device, once the stream is done with them. After an error of CUDA's nothing can be freed."""
+    with suppress(RuntimeError):
+        stream.synchronize()
+        pool.free_all_blocks()
+
+
 class Graphs:
     """Runs functions that do nothing but launch kernels: one graph for each key.
 
@@ -145,7 +152,7 @@ class Graphs:
             self._branches = Branches(self.cuda, self._stream)
             allocate = weakref.WeakMethod(self._allocate)  # a pool that kept the graphs alive would last until garbage is collected
             self._pool = self.cuda.MemoryPool(lambda size: allocate()(size))  # type: ignore[misc]
-            weakref.finalize(self, self._pool.free_all_blocks).atexit = False  # CuPy loses the free blocks of a pool that ends
+            weakref.finalize(self, _returned, self._pool, self._stream).atexit = False  # CuPy loses the free blocks of a pool that ends
 
     @property
     def recorded(self) -> int:
