@@ -74,6 +74,15 @@ class Device:
             return sys.maxsize
         return int(self.xp.cuda.runtime.memGetInfo()[0]) + int(self.xp.get_default_memory_pool().free_bytes())
 
+    def give_back(self) -> bool:
+        """Returns to the device what CuPy keeps for reuse, for others than its own pool. Whether that was anything."""
+        if self.xp.__name__ != "cupy":
+            return False
+        pool = self.xp.get_default_memory_pool()
+        kept = pool.total_bytes()
+        pool.free_all_blocks()
+        return bool(pool.total_bytes() < kept)
+
     def nccl(self) -> Any:
         """CuPy's NCCL, which sums over GPUs; None if its library is not installed."""
         if self.xp.__name__ != "cupy":

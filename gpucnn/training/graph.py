@@ -11,6 +11,7 @@ import gc
 import importlib
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -120,6 +121,13 @@ class Branches:
             self._depth -= 1
 
 
+def _returned(pool: Any, stream: Any) -> None:
+    """Returns the free blocks of a pool to the device, once the stream is done with them. After an error of CUDA's nothing can be freed."""
+    with suppress(RuntimeError):
+        stream.synchronize()
+        pool.free_all_blocks()
+
+
 class Graphs:
     """Runs functions that do nothing but launch kernels: one graph for each key.
 
@@ -142,7 +150,9 @@ class Graphs:
         if self.cuda is not None:
             self._stream = _main(self.cuda)
             self._branches = Branches(self.cuda, self._stream)
-            self._pool = self.cuda.MemoryPool(self._allocate)
+            allocate = weakref.WeakMethod(self._allocate)  # a pool that kept the graphs alive would last until garbage is collected
+            self._pool = self.cuda.MemoryPool(lambda size: allocate()(size))  # type: ignore[misc]
+            weakref.finalize(self, _returned, self._pool, self._stream).atexit = False  # CuPy loses the free blocks of a pool that ends
 
     @property
     def recorded(self) -> int:
@@ -213,16 +223,31 @@ class Graphs:
         self._graphs.clear()
         self._known.clear()
 
+    def release(self) -> None:
+        """Drops all graphs and returns the memory of the recorded functions to the device, all but that of arrays that are still held."""
+        self.clear()
+        if self.cuda is not None:
+            self._pool.free_all_blocks()
+
     def _allocate(self, size: int) -> Any:
-        """Allocates memory for the pool. If there is none left, frees all unused blocks of the pool and tries again. Recorded graphs use
-        these blocks in every replay, so the graphs are dropped first."""
+        """Allocates memory for the pool. If there is none left, CuPy's own pool returns what predictions have left there. If that is not
+        enough, this pool frees all its unused blocks and tries again. Recorded graphs use these blocks in every replay, so the graphs are
+        dropped first."""
         try:
-            return self.cuda.MemoryPointer(self.cuda.Memory(size), 0)
+            try:
+                return self._from_device(size)
+            except self.cuda.runtime.CUDARuntimeError:
+                if self._recording or not self.device.give_back():  # freeing memory would wait, and nothing can wait in a recording
+                    raise
+                return self._from_device(size)
         except self.cuda.runtime.CUDARuntimeError as error:
-            if self._recording:  # nothing can wait now; the pool ignores errors of other kinds
+            if self._recording:  # the pool ignores errors of other kinds
                 raise RuntimeError(f"there is no memory left to record in ({first_line(error)})") from None
             self.clear()
             raise
+
+    def _from_device(self, size: int) -> Any:
+        return self.cuda.MemoryPointer(self.cuda.Memory(size), 0)
 
     def _record(self, key: Hashable, function: Callable[[], None]) -> None:
         """Records the graph of `function`. If that fails, says so once and does not try again."""

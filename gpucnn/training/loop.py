@@ -110,8 +110,8 @@ def fit(
         last = f"; the last good checkpoint is {kept[0]}" if kept else ""
         raise TrainingError(f"{error}{where}{last}") from None
     finally:
-        with contextlib.suppress(RuntimeError):  # after an exception, kernels may still work on arrays that are freed next
-            step.graphs.wait()
+        with contextlib.suppress(RuntimeError):  # from CUDA, after an error of its own
+            step.end()
         for callback in callbacks:
             callback.close()
     return run.history

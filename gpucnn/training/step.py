@@ -157,6 +157,11 @@ class TrainingStep:
             )
         return Totals(float(sums.sum()), counters[CORRECT] & 0xFFFFFFFF | counters[CARRIED] << 32)
 
+    def end(self) -> None:
+        """Waits, and gives back the memory of the steps, also of one that an exception has broken off."""
+        self.model.chain.forget()
+        self.graphs.release()
+
     def ask(self, number: int) -> None:
         """For a team, before a step: announces the signal `number` that this rank has received, or 0."""
         assert self.team is not None

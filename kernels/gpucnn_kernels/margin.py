@@ -50,10 +50,10 @@ def root_kernel(mean, root, dy):
     size = float32(math.sqrt(mean[0]))
     if i == uint32(0):
         root[0] = size
-    if size > float32(0):
-        dy[i] /= float32(2) * size
-    elif size == float32(0):
+    if size == float32(0):
         dy[i] = float32(0)  # the root has no derivative at 0: 0 is used
+    else:  # NaN as well, as on a CPU
+        dy[i] /= float32(2) * size
 
 
 def hinge(

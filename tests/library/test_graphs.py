@@ -68,13 +68,22 @@ class Cuda:
         self.inside = False  # whether arrays come from the graphs' pool
         self.runtime = SimpleNamespace(CUDARuntimeError=CUDARuntimeError)
         self.MemoryPointer = lambda memory, offset: memory
+        self.unused = 0  # bytes that CuPy's own pool keeps, and that the device would have room for
+        self.pools: list[str] = []  # what was returned to the device
 
     def Stream(self, non_blocking: bool) -> Stream:
         self.streams += 1
         return Stream(self.log, ("graphs", "branch", "another")[min(self.streams, 3) - 1])
 
     def MemoryPool(self, allocate: Any) -> Any:
-        return SimpleNamespace(malloc=allocate, total_bytes=lambda: 0)
+        return SimpleNamespace(malloc=allocate, total_bytes=lambda: 0, free_all_blocks=lambda: self.pools.append("the graphs'"))
+
+    def get_default_memory_pool(self) -> Any:
+        return SimpleNamespace(total_bytes=lambda: self.unused, free_all_blocks=self._free_unused)
+
+    def _free_unused(self) -> None:
+        self.pools.append("CuPy's own")
+        self.full, self.unused = self.full and not self.unused, 0
 
     def Memory(self, size: int) -> int:
         if self.full:
@@ -113,7 +122,7 @@ def stand_in() -> tuple[Device, Cuda, list[tuple[str, bool]]]:
             return made
 
     library = Library()
-    library.cuda = cuda  # type: ignore[attr-defined]
+    library.cuda, library.get_default_memory_pool = cuda, cuda.get_default_memory_pool  # type: ignore[attr-defined]
     return Device("cuda", "a stand-in", library, get_device("cpu").ops), cuda, allocated  # type: ignore[arg-type]
 
 
@@ -202,6 +211,31 @@ def test_graphs_go_before_their_pool_gives_memory_back() -> None:
     with pytest.raises(CUDARuntimeError):
         graphs._pool.malloc(64)
     assert graphs.recorded == 0 and cuda.log[-1] == "host waits for graphs"
+
+
+def test_what_predictions_have_left_is_used_before_graphs_go() -> None:
+    device, cuda, _ = stand_in()
+    graphs = Graphs(device)
+    graphs._graphs["a"] = object()
+    cuda.full, cuda.unused = True, 64
+    graphs._recording = True
+    with pytest.raises(RuntimeError, match="no memory left to record in"):  # to return it would wait
+        graphs._pool.malloc(64)
+    graphs._recording = False
+    assert not cuda.pools
+    assert graphs._pool.malloc(64) == 64
+    assert (cuda.pools, graphs.recorded) == (["CuPy's own"], 1)
+
+
+def test_graphs_return_their_memory_when_they_are_released_and_when_they_end() -> None:
+    """With their last reference, not when garbage is collected next: CuPy's pools never give back what is free when they end."""
+    device, cuda, _ = stand_in()
+    graphs = Graphs(device)
+    graphs._graphs["a"] = object()
+    graphs.release()
+    assert (cuda.log[-1], graphs.recorded, cuda.pools) == ("host waits for graphs", 0, ["the graphs'"])
+    del graphs
+    assert cuda.pools == 2 * ["the graphs'"]
 
 
 def test_the_time_that_is_waited_is_counted() -> None:
@@ -353,7 +387,7 @@ def test_the_pool_of_the_graphs_and_the_batches_never_overlap_on_a_gpu(gpu: Devi
             step.run(source, size)
         step.read()
     assert taken and step.graphs.recorded == 2
-    own = [array for copies in getattr(source, "_copies", {}).values() for array in (*copies._arrived, copies._place)]
+    own = [array for copies in getattr(source, "_copies", {}).values() for array in (*copies._arrived, copies._batch)]
     own += [source._x, source._images, source._order] if feed is DeviceFeed else []
     for array in [*own, model.buffers.values, model.buffers.all_gradients(), step._counters, step._sums, step._rates, step._table]:
         begin, end = array.data.ptr, array.data.ptr + array.nbytes

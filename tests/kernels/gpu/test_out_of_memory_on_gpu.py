@@ -93,6 +93,7 @@ class Training:
         self.graphs.filled = False
 
     def fill_device(self):
+        cupy.get_default_memory_pool().free_all_blocks()
         self.held = taken(cupy.cuda.Memory, lambda: 1 << 25)
 
 
@@ -201,7 +202,19 @@ def apart():
     return {"seen": seen, "log": log, "warned": [str(each.message) for each in caught], "recorded": graphs.recorded}
 
 
-print(json.dumps({"never": never, "out of memory": out_of_memory, "apart": apart}[sys.argv[1]]()))
+def left_over():
+    "Predictions leave more than half of the device's memory in CuPy's pool, and a step needs as much."
+    training = Training()
+    training.go(SMALL, 3)
+    size = cupy.cuda.runtime.memGetInfo()[0] * 5 // 8
+    cupy.empty(size, np.uint8)
+    pointer = training.graphs._pool.malloc(size)
+    training.go(SMALL, 3)
+    return training.result(log=log, size=size, free=cupy.cuda.runtime.memGetInfo()[0])
+
+
+CASES = {"never": never, "out of memory": out_of_memory, "apart": apart, "left over": left_over}
+print(json.dumps(CASES[sys.argv[1]]()))
 """
 
 
@@ -258,3 +271,10 @@ def test_memory_that_runs_out_on_a_branch_ends_the_fork_and_the_recording(gpu: D
     assert found["log"][0] == ["full", True, 0, "RuntimeError"]
     assert [event[:2] for event in found["log"][1:3]] == [["clear", 0], ["full", False]]  # nothing is given back before
     assert found["recorded"] == 0
+
+
+def test_a_step_has_what_predictions_have_left_over(ends: Any) -> None:
+    """And keeps its graph."""
+    found = alone("left over", 32)
+    assert (found["bits"], found["recorded"], found["log"]) == (ends[0]["launched"]["bits"], 1, [])
+    assert found["free"] < found["size"]

@@ -96,7 +96,7 @@ class Library:
     cuda = SimpleNamespace(
         Stream=Stream,
         Event=Event,
-        MemoryPool=lambda allocator: SimpleNamespace(malloc=None, total_bytes=lambda: 0),
+        MemoryPool=lambda allocator: SimpleNamespace(malloc=None, total_bytes=lambda: 0, free_all_blocks=lambda: None),
         using_allocator=using_allocator,
         get_current_stream=lambda: Stream.current[-1] if Stream.current else Stream(non_blocking=True),
     )

@@ -52,3 +52,11 @@ def test_the_root_of_nothing_has_no_slope(device: Device) -> None:
     y = normal(0, 2, 3)
     loss, _, dy = device.ops.root_mean_squared_error(device.array(y), device.array(y.copy()))
     assert float(to_numpy(loss)) == 0 and not to_numpy(dy).any()
+
+
+def test_the_slope_of_a_root_that_is_nan_is_nan(device: Device) -> None:
+    """Of numbers as well, whose gradient is a share of it."""
+    (_, dy), (_, ref_dy) = both(
+        device, "root_mean_squared_error", np.array([[1, 2], [np.nan, 0]], np.float32), np.zeros((2, 2), np.float32)
+    )
+    assert np.isnan(dy).all() and np.isnan(ref_dy).all()

@@ -62,6 +62,15 @@ def test_special_numbers_and_in_place(device: Device, name: str) -> None:
     np.testing.assert_allclose(y[5:], getattr(cpu, op)(double(x), **options)[5:], rtol=1e-5, atol=1e-20)
 
 
+@pytest.mark.parametrize("name", ["silu", "gelu", "gelu_by_tanh", "hard_swish"])
+def test_gradients_of_inputs_whose_squares_overflow(device: Device, name: str) -> None:
+    """Those are 1 and 0 there."""
+    op, x = name.removesuffix("_by_tanh"), np.array([1e38, -1e38, 3e19, -3e19, 1e19, -1e19], np.float32)
+    out = Output(device, x.shape)
+    getattr(device.ops, f"{op}_grad")(device.array(np.ones_like(x)), device.array(x), **OPS[name][0], out=out.array)
+    np.testing.assert_array_equal(out.result(), x > 0)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 5, 4), (1, 2, 7, 9)])
 def test_whole_planes(device: Device, shape: tuple[int, ...]) -> None:
     x, dy = distinct(1, *shape), normal(2, *shape[:2])
