@@ -280,7 +280,7 @@ def main() -> int:
         for name in options.models:
             (own_peak, own_growth), (peak, growth) = (memory_of(library, name, options.batch_size) for library in ("gpucnn", "PyTorch"))
             print(
-                f"{name:<10} gpucnn {own_peak:4} MiB ({own_growth})   PyTorch {peak:4} MiB ({growth})   {own_peak / peak:.2f}× "
+                f"{name:<13} gpucnn {own_peak:4} MiB ({own_growth})   PyTorch {peak:4} MiB ({growth})   {own_peak / peak:.2f}× "
                 f"({own_growth / max(growth, 1):.2f})",
                 flush=True,
             )
@@ -313,7 +313,7 @@ def main() -> int:
         others = rivals.found(torch_model(name), x, labels, threads, name == SGD) if options.others else {}
         for library, runs in others.items():
             if isinstance(runs, str):
-                print(f"{name:<10}{runs}")
+                print(f"{name:<13}{runs}")
                 continue
             compared.add(library)
             forwards[library] = runs[1]
@@ -321,7 +321,7 @@ def main() -> int:
                 steps[library] = runs[0]
         for title, who in {"step": steps, "forward": forwards}.items():
             ours, *theirs = alternate(list(who.values()), options.steps, clock)
-            line = f"{name:<10}{title:<8} gpucnn {milliseconds(ours)}"
+            line = f"{name:<13}{title:<8} gpucnn {milliseconds(ours)}"
             found[name][title] = {"gpucnn": spread(ours)}
             for library, times in zip(list(who)[1:], theirs, strict=True):
                 ratio = statistics.median(ours) / statistics.median(times)
