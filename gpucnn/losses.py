@@ -106,10 +106,6 @@ class Loss(Worded):
             mean, correct = device.xp.asarray(mean, outputs.dtype), device.xp.asarray(correct, "int32")
         return mean, correct, device.array(doutputs, outputs.dtype)
 
-    @property
-    def _of_gpucnn(self) -> bool:
-        return type(self).__module__.startswith("gpucnn.")
-
     def each_of_batch(self, device: Device, outputs: Array, labels: Array) -> Array:
         """What `each` returns. A loss of the user's gets arrays of its own."""
         return self.each(device, outputs, labels) if self._of_gpucnn else self.each(device, outputs.copy(), labels.copy())

@@ -97,9 +97,11 @@ class Worded:
     """
 
     beside: ClassVar[dict[str, str]] = {}
+    _of_gpucnn: ClassVar[bool]  # whether the class is not one of the user's
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
+        cls._of_gpucnn = cls.__module__.startswith("gpucnn.")
         if "__init__" in vars(cls):
             cls.__init__ = _worded(cls.__init__)  # type: ignore[method-assign]
 

@@ -121,11 +121,6 @@ class Layer(Worded):
         self.frozen = False  # set by the layer itself or by one around it, when a model is built
         self._owner: weakref.ref[Any] | None = None  # the model that was built with this layer
 
-    @property
-    def _of_gpucnn(self) -> bool:
-        """Whether the layer is not one of the user's."""
-        return type(self).__module__.startswith("gpucnn.")
-
     # Implemented by each kind of layer.
 
     def _build(self, input_shape: Shape) -> Shape:
