@@ -27,7 +27,7 @@ from gpucnn_loops.tables import Images, Tables, Window, images
 from gpucnn_loops.threads import Scratch, address
 from gpucnn_loops.tile import product_of_rows
 from gpucnn_loops.turn import fill, transpose
-from gpucnn_loops.vector import L, at, load, relu16, spread, store
+from gpucnn_loops.vector import L, at, load, relu16, splat, spread, store
 
 Array = NDArray[np.float32]
 BLOCK = 64  # pixels whose channels lie together
@@ -72,9 +72,12 @@ def copy(source, count, to):
 
 @loop("i i", Images, Way, "f*")
 def pack(first, last, x, way, packed):
-    """packed[block, channel, lane]: the pixels first … last − 1; lanes behind the last stay as they are."""
+    """packed[block, channel, lane]: the pixels first … last − 1; lanes behind the last are 0, up to whole sixteens."""
     for lane in range(first, last, BLOCK):
         pixel, end = lane, min(lane + BLOCK, last)
+        if (end - lane) % L:
+            for channel in range(way.c):
+                store(packed, (lane - first) * way.c + channel * BLOCK + (end - lane) // L * L, splat(ZERO))
         while pixel < end:
             image, place = pixel // way.each, pixel % way.each
             run = min(end - pixel, way.each - place)
@@ -112,9 +115,10 @@ def unpack(first, last, row, rows, sums, after, y, way):
             to, other = at(y.first, image * y.step + channel * way.out), at(after.other, image * after.step + channel * way.out)
             if way.scattered:
                 for i in range(run):
-                    to[way.places[place + i]] = given[i]
+                    there = way.places[place + i]
+                    to[there] = given[i]
                     if after.last:
-                        with_other(at(to, way.places[place + i]), at(other, way.places[place + i]), 1, 0, 1, after.last)
+                        with_other(at(to, there), at(other, there), 1, 0, 1, after.last)
             else:
                 copy(given, run, at(to, place))
                 if after.last:
@@ -191,10 +195,8 @@ class Pointwise:
             of_dx, size = images(dx), self.groups * self.c * self.plane
             share(len(dx), lambda first, last: clear(first, last, *of_dx, size), len(dx) * size)
         _vectors, after = after_sums(self.c, self.c, self.groups, mask=relu)
-        pixels = self.count, len(dy) * self.count
-        self._multiply(
-            dy, turned, after, dx, Way(self.k, self.c, self.count, self.plane, *pixels, self.tables.at.places, False, self.apart)
-        )
+        pixels = self.count, len(dy) * self.count, self.tables.at.places
+        self._multiply(dy, turned, after, dx, Way(self.k, self.c, self.count, self.plane, *pixels, False, self.apart))
 
     def _multiply(self, x: Array, weight: Array, after: list[After], y: Array, way: Way) -> None:
         strip = max(1, min(-(-way.pixels // BLOCK), STRIP // way.c // BLOCK)) * BLOCK
@@ -203,7 +205,6 @@ class Pointwise:
 
         def body(first: int, last: int) -> None:
             scratch = Scratch(strip * way.c, ROWS * BLOCK)
-            fill(*scratch.piece(0), 0)  # lanes of no pixel
             for g in range(self.groups):
                 arrays = *images(x, g * way.c * way.plane), address(weight) + 4 * g * way.k * way.c, *after[g]
                 multiply(first, last, parts, strip, *arrays, *images(y, g * way.k * way.out), *way, *scratch.addresses())
